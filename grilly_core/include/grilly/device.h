@@ -1,0 +1,112 @@
+// What every device does: hand out memory, make plans, run them.
+//
+// A plan is one rule over a table of segments (tensors) of one precision. The device that made it owns its state; the
+// caller owns the parameters, and gives gradients and rows of scalars anew for every run.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "grilly/rules.h"
+
+namespace grilly {
+
+// Global element indices of segments start at multiples of this, so that what is keyed by them (random numbers, chunked
+// reductions) does not change when a segment is cut or moved.
+constexpr std::uint64_t kSegmentAlignment = 256;
+
+struct DeviceInfo {
+  std::string name;
+  std::string type;  // "discrete", "integrated", "virtual", "cpu", "other"
+  std::string uuid;
+  std::string driver;
+  std::string api_version;
+  std::string reason;  // why it cannot be used; empty when it can
+  bool float64 = false;
+  bool shares_memory = false;  // arrays can live where both the host and the device reach them at full speed
+  std::map<std::string, std::uint64_t> limits;
+};
+
+struct Counters {
+  std::atomic<std::uint64_t> dispatches{0}, submits{0}, bytes_up{0}, bytes_down{0}, bytes_allocated{0}, allocations{0};
+};
+
+// Host memory that its device can use where it lies, if the device can do that at all. Not initialised.
+struct Memory {
+  void* data = nullptr;
+  std::size_t size = 0;
+  virtual ~Memory() = default;
+};
+
+struct Segment {
+  void* parameter = nullptr;    // state field 0, in the caller's memory
+  std::uint64_t elements = 0;
+  std::uint64_t first = 0;      // global index of element 0
+  std::uint32_t row = 0;        // which row of scalars
+  bool active = true;           // inactive: not touched by this run
+};
+
+class Plan {
+ public:
+  Plan(const Rule& rule, Precision precision, std::vector<Segment> segments);
+  virtual ~Plan() = default;
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  const Rule& rule;
+  const Precision precision;
+  std::vector<Segment> segments;
+  std::vector<const void*> inputs;  // [segment][input], contiguous and aligned to their element
+  std::vector<double> rows;         // [row][scalar]
+
+  // One of the plan's own state fields (1 or more) of one segment, as contiguous elements.
+  virtual void read_state(std::size_t field, std::size_t segment, void* to) = 0;
+  virtual void write_state(std::size_t field, std::size_t segment, const void* from) = 0;
+
+  std::uint64_t span() const;  // global elements, gaps for alignment included
+  std::uint64_t active_elements() const;
+};
+
+class Device : public std::enable_shared_from_this<Device> {
+ public:
+  virtual ~Device() = default;
+
+  DeviceInfo info;
+  Counters counters;
+
+  virtual std::shared_ptr<Memory> allocate(std::size_t bytes) = 0;
+  // Whether plans use this memory where it lies.
+  virtual bool reaches(const void* data, std::size_t bytes) const = 0;
+  virtual std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) = 0;
+  // Runs plans that this device made, in order, and returns when the parameters are readable.
+  virtual void run(std::span<Plan* const> plans) = 0;
+  // Nanoseconds the device itself measured for the dispatches of the last run; 0 where it has no clock.
+  virtual std::uint64_t last_run_ns() const { return 0; }
+  // True once the driver has given up: what was made on the device cannot be used any more.
+  virtual bool lost() const { return false; }
+};
+
+// The host's processor. Opened once, kept to the end of the process.
+std::shared_ptr<Device> cpu_device();
+// Instruction sets this processor has, best first: "avx512", "avx2", "base".
+std::vector<std::string> cpu_instruction_sets();
+unsigned cpu_threads();
+
+// Vulkan: never throws; when nothing can be listed the reason says why and what to do.
+struct VulkanListing {
+  std::vector<DeviceInfo> devices;
+  std::string reason;
+};
+VulkanListing vulkan_devices();
+std::shared_ptr<Device> open_vulkan(std::size_t index);
+// What the validation layer said since the last call (GRILLY_VALIDATION=1 switches the layer on).
+std::vector<std::string> take_vulkan_messages();
+// At exit: destroys what nobody holds any more.
+void close_vulkan();
+
+}  // namespace grilly

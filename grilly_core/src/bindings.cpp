@@ -1,0 +1,275 @@
+// The Python module: arrays in, addresses out. Everything else is in the engine, which knows nothing of Python.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "grilly/device.h"
+#include "grilly/errors.h"
+
+namespace py = pybind11;
+using namespace grilly;
+
+namespace {
+
+// Runs shorter than this keep the GIL: handing it over costs more than the run.
+constexpr std::uint64_t kReleaseGilElements = 4'096;
+constexpr int kUsable = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+
+const auto* array_of(PyObject* object) { return py::detail::array_proxy(object); }
+
+bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
+
+bool has_precision(PyObject* array, Precision precision) {
+  const auto* descr = py::detail::array_descriptor_proxy(array_of(array)->descr);
+  const int wanted = precision == Precision::f32 ? py::detail::npy_api::NPY_FLOAT_ : py::detail::npy_api::NPY_DOUBLE_;
+  return descr->type_num == wanted && descr->byteorder == '=';
+}
+
+std::size_t elements_of(PyObject* array) {
+  const auto* proxy = array_of(array);
+  std::size_t elements = 1;
+  for (int k = 0; k < proxy->nd; ++k) elements *= static_cast<std::size_t>(proxy->dimensions[k]);
+  return elements;
+}
+
+bool same_shape(PyObject* a, PyObject* b) {
+  const auto *left = array_of(a), *right = array_of(b);
+  return left->nd == right->nd && std::equal(left->dimensions, left->dimensions + left->nd, right->dimensions);
+}
+
+struct Range {
+  std::uintptr_t begin, end;
+};
+
+// A plan, and the arrays it works on: they stay alive as long as their addresses are in use.
+struct PyPlan {
+  std::shared_ptr<Device> device;
+  std::unique_ptr<Plan> plan;
+  std::vector<py::object> parameters;
+  std::vector<py::object> held;  // the step's gradients, until the run is over
+  std::vector<Range> guarded;    // sorted memory of every parameter that a run may write in place
+
+  PyPlan(std::shared_ptr<Device> device_, const std::string& rule_name, Precision precision, const py::list& arrays)
+      : device(std::move(device_)) {
+    const auto& table = rules();
+    const auto rule = std::find_if(table.begin(), table.end(), [&](const Rule& r) { return r.name == rule_name; });
+    if (rule == table.end()) throw py::value_error("this build has no rule named '" + rule_name + "'");
+    std::vector<Segment> segments;
+    for (const py::handle& array : arrays) {
+      if (!is_array(array.ptr()) || !has_precision(array.ptr(), precision) || (array_of(array.ptr())->flags & kUsable) != kUsable)
+        throw py::type_error("a plan takes contiguous arrays of its precision");
+      segments.push_back({.parameter = array_of(array.ptr())->data, .elements = elements_of(array.ptr())});
+      parameters.push_back(py::reinterpret_borrow<py::object>(array));
+    }
+    plan = device->make_plan(*rule, precision, std::move(segments));
+    held.resize(parameters.size() * rule->inputs.size());
+  }
+
+  void guard(const py::list& arrays) {
+    guarded.clear();
+    for (const py::handle& array : arrays) {
+      const auto begin = reinterpret_cast<std::uintptr_t>(array_of(array.ptr())->data);
+      const std::size_t itemsize = has_precision(array.ptr(), Precision::f32) ? 4 : 8;
+      if (const std::size_t bytes = elements_of(array.ptr()) * itemsize) guarded.push_back({begin, begin + bytes});
+    }
+    std::sort(guarded.begin(), guarded.end(), [](Range a, Range b) { return a.begin < b.begin; });
+  }
+
+  // Memory that a run may change while it still has to be read: that of any parameter, but for its own, whole.
+  bool clashes(std::uintptr_t begin, std::size_t bytes, const void* own) const {
+    if (bytes == 0 || begin == reinterpret_cast<std::uintptr_t>(own)) return false;
+    const auto after = std::lower_bound(guarded.begin(), guarded.end(), begin + bytes, [](Range r, std::uintptr_t at) { return r.begin < at; });
+    return after != guarded.begin() && std::prev(after)->end > begin;
+  }
+
+  // Take the step's gradients as they are: how many are None, or -1 when one needs a look (a cast, a copy, an error).
+  std::int64_t gate(const py::object& gradients, std::size_t input) {
+    if (!PyList_CheckExact(gradients.ptr())) return -1;
+    const std::size_t count = parameters.size(), inputs = plan->rule.inputs.size();
+    if (static_cast<std::size_t>(PyList_GET_SIZE(gradients.ptr())) != count || input >= inputs) return -1;
+    std::int64_t missing = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      PyObject* gradient = PyList_GET_ITEM(gradients.ptr(), static_cast<Py_ssize_t>(i));
+      Segment& segment = plan->segments[i];
+      segment.active = gradient != Py_None;
+      if (!segment.active) {
+        ++missing;
+        continue;
+      }
+      if (!is_array(gradient) || !has_precision(gradient, plan->precision)) return -1;
+      const auto* proxy = array_of(gradient);
+      if ((proxy->flags & kUsable) != kUsable || !same_shape(gradient, parameters[i].ptr())) return -1;
+      const auto address = reinterpret_cast<std::uintptr_t>(proxy->data);
+      if (clashes(address, segment.elements * size_of(plan->precision), segment.parameter)) return -1;
+      plan->inputs[i * inputs + input] = proxy->data;
+      py::object& holder = held[i * inputs + input];
+      if (holder.ptr() != gradient) holder = py::reinterpret_borrow<py::object>(gradient);
+    }
+    return missing;
+  }
+
+  // One row of scalars per (group, step count); index says which row is each segment's (None: the first).
+  void load(const py::handle& row_list, const py::handle& index) {
+    const std::size_t width = plan->rule.scalars.size();
+    plan->rows.clear();
+    for (const py::handle& row : py::reinterpret_borrow<py::list>(row_list)) {
+      if (!PyTuple_Check(row.ptr()) || static_cast<std::size_t>(PyTuple_GET_SIZE(row.ptr())) != width)
+        throw py::value_error("rule " + std::string(plan->rule.name) + " takes rows of " + std::to_string(width) + " scalars");
+      for (std::size_t k = 0; k < width; ++k) plan->rows.push_back(PyFloat_AsDouble(PyTuple_GET_ITEM(row.ptr(), static_cast<Py_ssize_t>(k))));
+      if (PyErr_Occurred()) throw py::error_already_set();
+    }
+    const std::size_t rows = plan->rows.size() / width;
+    if (index.is_none()) {
+      if (rows != 1) throw py::value_error("several rows need an index");
+      for (Segment& segment : plan->segments) segment.row = 0;
+      return;
+    }
+    const auto of = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>::ensure(index);
+    if (!of || static_cast<std::size_t>(of.size()) != plan->segments.size()) throw py::value_error("index must have one entry per segment");
+    for (std::size_t i = 0; i < plan->segments.size(); ++i) {
+      plan->segments[i].row = of.data()[i];
+      if (plan->segments[i].row >= rows) throw py::value_error("index points behind the last row");
+    }
+  }
+
+  std::size_t field(const std::string& name) const {
+    const auto& state = plan->rule.state;
+    const auto at = std::find(state.begin() + 1, state.end(), name);
+    if (at == state.end()) throw py::key_error("rule " + std::string(plan->rule.name) + " owns no state named '" + name + "'");
+    return static_cast<std::size_t>(at - state.begin());
+  }
+
+  void* checked(std::size_t segment, const py::array& array, bool write) const {
+    if (segment >= parameters.size() || !has_precision(array.ptr(), plan->precision) || (array_of(array.ptr())->flags & kUsable) != kUsable ||
+        elements_of(array.ptr()) != plan->segments[segment].elements || (write && !array.writeable()))
+      throw py::value_error("state of a segment is a contiguous array of its size and precision");
+    return array_of(array.ptr())->data;
+  }
+};
+
+// `rule` is anything with a name: the Python side describes rules by their NumPy twins.
+std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule, const py::list& arrays) {
+  if (arrays.empty() || !is_array(arrays[0].ptr())) throw py::type_error("a plan takes a list of one array or more");
+  return std::make_unique<PyPlan>(device, rule.attr("name").cast<std::string>(), has_precision(arrays[0].ptr(), Precision::f32) ? Precision::f32 : Precision::f64, arrays);
+}
+
+void run(const std::shared_ptr<Device>& device, const py::list& plans, const py::list& rows, const py::list& indices) {
+  std::vector<Plan*> runs;
+  std::uint64_t elements = 0;
+  std::vector<PyPlan*> wrappers;
+  for (std::size_t k = 0; k < plans.size(); ++k) {
+    PyPlan& plan = plans[k].cast<PyPlan&>();
+    if (plan.device != device) throw py::value_error("a plan runs on the device that made it");
+    plan.load(rows[k], indices[k]);
+    wrappers.push_back(&plan);
+    runs.push_back(plan.plan.get());
+    elements += plan.plan->active_elements();
+  }
+  if (elements < kReleaseGilElements && device->counters.submits == 0) {
+    device->run(runs);
+  } else {
+    const py::gil_scoped_release release;
+    device->run(runs);
+  }
+  for (PyPlan* plan : wrappers) std::fill(plan->held.begin(), plan->held.end(), py::object());
+}
+
+py::dict counters(const Device& device) {
+  const Counters& c = device.counters;
+  py::dict result;
+  result["dispatches"] = c.dispatches.load();
+  result["submits"] = c.submits.load();
+  result["bytes_up"] = c.bytes_up.load();
+  result["bytes_down"] = c.bytes_down.load();
+  result["bytes_allocated"] = c.bytes_allocated.load();
+  result["allocations"] = c.allocations.load();
+  return result;
+}
+
+// The three errors are defined in Python, so that they are the same classes with and without this module.
+void translate(std::exception_ptr error) {
+  const auto raise = [](const char* name, const std::exception& e) {
+    const py::object type = py::module_::import("grilly_optim._errors").attr(name);
+    PyErr_SetString(type.ptr(), e.what());
+  };
+  try {
+    std::rethrow_exception(error);
+  } catch (const DeviceUnavailable& e) {
+    raise("DeviceUnavailable", e);
+  } catch (const OutOfDeviceMemory& e) {
+    raise("OutOfDeviceMemory", e);
+  } catch (const DeviceLost& e) {
+    raise("DeviceLost", e);
+  }
+}
+
+py::list strings(const std::vector<std::string_view>& names) {
+  py::list result;
+  for (std::string_view name : names) result.append(py::str(name.data(), name.size()));
+  return result;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The compiled engine of grilly_optim. Private: use the classes of grilly_optim.";
+  py::register_exception_translator(translate);
+
+  py::class_<DeviceInfo>(m, "DeviceInfo")
+      .def_readonly("name", &DeviceInfo::name)
+      .def_readonly("type", &DeviceInfo::type)
+      .def_readonly("uuid", &DeviceInfo::uuid)
+      .def_readonly("driver", &DeviceInfo::driver)
+      .def_readonly("api_version", &DeviceInfo::api_version)
+      .def_readonly("reason", &DeviceInfo::reason)
+      .def_readonly("float64", &DeviceInfo::float64)
+      .def_readonly("shares_memory", &DeviceInfo::shares_memory)
+      .def_readonly("limits", &DeviceInfo::limits);
+
+  py::class_<Memory, std::shared_ptr<Memory>>(m, "Memory", py::buffer_protocol()).def_buffer([](Memory& memory) {
+    return py::buffer_info(static_cast<std::uint8_t*>(memory.data), static_cast<py::ssize_t>(memory.size));
+  });
+
+  py::class_<PyPlan>(m, "Plan")
+      .def("gate", &PyPlan::gate, py::arg("gradients"), py::arg("input") = 0)
+      .def("guard", &PyPlan::guard, py::arg("arrays"))
+      .def("read_state", [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {
+        p.plan->read_state(p.field(field), segment, p.checked(segment, to, true));
+      })
+      .def("write_state", [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& from) {
+        p.plan->write_state(p.field(field), segment, p.checked(segment, from, false));
+      });
+
+  py::class_<Device, std::shared_ptr<Device>>(m, "Device")
+      .def_readonly("info", &Device::info)
+      .def("allocate", &Device::allocate, py::arg("nbytes"))
+      .def("reaches", [](const Device& device, const py::array& array) {
+        return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
+      })
+      .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"))
+      .def("run", &run, py::arg("plans"), py::arg("rows"), py::arg("indices"))
+      .def("counters", &counters)
+      .def_property_readonly("lost", &Device::lost)
+      .def("last_run_ns", &Device::last_run_ns);
+
+  m.def("cpu_device", &cpu_device);
+  m.def("cpu_instruction_sets", &cpu_instruction_sets);
+  m.def("cpu_threads", &cpu_threads);
+  m.def("vulkan_devices", [] {
+    VulkanListing listing = vulkan_devices();
+    return py::make_tuple(py::cast(listing.devices), listing.reason);
+  });
+  m.def("open_vulkan", &open_vulkan, py::arg("index"));
+  m.def("take_vulkan_messages", &take_vulkan_messages);
+  m.def("close_vulkan", &close_vulkan);
+  m.def("rules", [] {
+    py::dict result;
+    for (const Rule& rule : rules())
+      result[py::str(rule.name.data(), rule.name.size())] = py::make_tuple(strings(rule.state), strings(rule.inputs), strings(rule.scalars));
+    return result;
+  });
+}

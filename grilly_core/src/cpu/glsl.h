@@ -1,0 +1,36 @@
+// What a rule file needs to be C++: the names of GLSL that it may use, for both precisions.
+//
+// The rules' namespaces are nested in grilly, so these hide the C library's functions: a function that is missing here
+// would otherwise bind silently to its double overload (-Werror=double-promotion catches what is left).
+#pragma once
+
+#include <cstddef>
+
+#define RULE static inline
+
+// Elements do not depend on one another: a stream is either a different one or the same memory, element by element.
+#if defined(__clang__)
+#define GRILLY_NO_LOOP_DEPENDENCE _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define GRILLY_NO_LOOP_DEPENDENCE _Pragma("GCC ivdep")
+#else
+#define GRILLY_NO_LOOP_DEPENDENCE __pragma(loop(ivdep))
+#endif
+
+#if !defined(__GNUC__)
+#include <cmath>
+#endif
+
+namespace grilly {
+namespace GRILLY_ISA {
+
+#if defined(__GNUC__)
+static inline float sqrt(float x) { return __builtin_sqrtf(x); }
+static inline double sqrt(double x) { return __builtin_sqrt(x); }
+#else
+static inline float sqrt(float x) { return std::sqrt(x); }
+static inline double sqrt(double x) { return std::sqrt(x); }
+#endif
+
+}  // namespace GRILLY_ISA
+}  // namespace grilly

@@ -1,0 +1,26 @@
+#include "grilly/device.h"
+
+namespace grilly {
+
+Plan::Plan(const Rule& rule_, Precision precision_, std::vector<Segment> segments_)
+    : rule(rule_), precision(precision_), segments(std::move(segments_)), inputs(segments.size() * rule.inputs.size()) {
+  std::uint64_t first = 0;
+  for (Segment& segment : segments) {
+    segment.first = first;
+    first += (segment.elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+  }
+}
+
+std::uint64_t Plan::span() const {
+  if (segments.empty()) return 0;
+  const Segment& last = segments.back();
+  return last.first + (last.elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+}
+
+std::uint64_t Plan::active_elements() const {
+  std::uint64_t sum = 0;
+  for (const Segment& segment : segments) sum += segment.active ? segment.elements : 0;
+  return sum;
+}
+
+}  // namespace grilly

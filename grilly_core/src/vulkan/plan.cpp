@@ -1,0 +1,228 @@
+// A plan on Vulkan: its state stays on the device; parameters and inputs are used where they lie when they lie in mapped
+// memory, and are copied otherwise.
+//
+// A NumPy array cannot be watched, so the caller's array stays the truth: before a run it is compared with what was last
+// brought back, and goes up again where it differs.
+
+#include "vulkan.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace grilly::vulkan {
+namespace {
+
+constexpr std::uint64_t padded(std::uint64_t elements) { return (elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment; }
+
+// The shader's pack of elements: 32 bytes.
+constexpr std::uint64_t kPackBytes = 32;
+
+}  // namespace
+
+VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precision_, std::vector<Segment> segments_)
+    : Plan(rule_, precision_, std::move(segments_)),
+      device_(device),
+      size_(size_of(precision)),
+      resident_(device.info.shares_memory ? Use::shared : Use::device),
+      pipeline_(device.pipeline(rule, precision)),
+      in_place_(segments.size()),
+      last_seen_(segments.size()),
+      inputs_(rule.inputs.size()),
+      input_at_(segments.size() * rule.inputs.size()) {
+  lay_out();
+  for (std::size_t field = 1; field < rule.state.size(); ++field) state_.push_back(make_arena(resident_));
+  bool copies = false;
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    in_place_[i] = device_.addresses.find(segments[i].parameter, segments[i].elements * size_).value_or(0);
+    copies |= in_place_[i] == 0 && segments[i].elements > 0;
+  }
+  if (copies) parameters_ = make_arena(resident_);
+
+  const std::uint64_t stride = 3 + rule.streams();
+  table_ = OwnedBuffer(device_, Use::upload, std::max<std::size_t>(pieces_.size(), 1) * stride * sizeof(std::uint64_t));
+  std::vector<std::uint32_t> chunks;
+  const std::uint64_t chunk = kLocalSize * (kPackBytes / size_);
+  for (std::size_t k = 0; k < pieces_.size(); ++k)
+    for (std::uint64_t at = 0; at * chunk < pieces_[k].elements; ++at) {
+      chunks.push_back(static_cast<std::uint32_t>(k));
+      chunks.push_back(static_cast<std::uint32_t>(at));
+    }
+  chunk_count_ = static_cast<std::uint32_t>(chunks.size() / 2);
+  const std::size_t bytes = chunks.size() * sizeof chunks[0];
+  chunks_ = OwnedBuffer(device_, Use::upload, std::max<std::size_t>(bytes, sizeof chunks[0]));
+  if (bytes > 0) std::memcpy(chunks_->mapped, chunks.data(), bytes);
+
+  // Zero state, and the first copy of the parameters.
+  std::vector<char> zeros;
+  for (std::size_t field = 1; field < rule.state.size(); ++field)
+    for (const OwnedBuffer& block : state_[field - 1]) {
+      if (block->mapped) {
+        std::memset(block->mapped, 0, block->size);
+        continue;
+      }
+      zeros.resize(std::max<std::size_t>(zeros.size(), block->size));
+      const std::lock_guard lock(device_.mutex);
+      device_.queue.execute({{block->handle, 0, zeros.data(), block->size}}, {}, {});
+    }
+  std::vector<Transfer> up;
+  bring_parameters(up, true);
+  const std::lock_guard lock(device_.mutex);
+  if (!up.empty()) device_.queue.execute(up, {}, {});
+}
+
+// Streams are cut into allocations: at segments where that is possible, inside a segment where it must be.
+void VulkanPlan::lay_out() {
+  const std::uint64_t limit = device_.max_allocation / size_ / kSegmentAlignment * kSegmentAlignment;
+  if (limit == 0) throw OutOfDeviceMemory(device_.info.name + ": allocations are limited to " + std::to_string(device_.max_allocation) + " bytes");
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    for (std::uint64_t done = 0; done < segments[i].elements;) {
+      const std::uint64_t left = segments[i].elements - done;
+      if (block_elements_.empty() || block_elements_.back() == limit ||
+          (padded(left) > limit - block_elements_.back() && padded(left) <= limit))
+        block_elements_.push_back(0);
+      std::uint64_t& used = block_elements_.back();
+      const std::uint64_t take = std::min(left, limit - used);
+      pieces_.push_back({i, done, take, block_elements_.size() - 1, used});
+      used += padded(take);
+      done += take;
+    }
+  }
+}
+
+VulkanPlan::Arena VulkanPlan::make_arena(Use use) const {
+  Arena arena;
+  for (const std::uint64_t elements : block_elements_) arena.emplace_back(device_, use, elements * size_);
+  return arena;
+}
+
+Transfer VulkanPlan::transfer(const Arena& arena, const Piece& piece, void* segment_start) const {
+  return {arena[piece.block]->handle, piece.at * size_, static_cast<char*>(segment_start) + piece.offset * size_, piece.elements * size_};
+}
+
+void VulkanPlan::bring_parameters(std::vector<Transfer>& up, bool all) {
+  for (const Piece& piece : pieces_) {
+    const Segment& segment = segments[piece.segment];
+    if (in_place_[piece.segment] || !(segment.active || all)) continue;
+    const Transfer move = transfer(parameters_, piece, segment.parameter);
+    char* copy = parameters_[piece.block]->mapped;
+    if (copy) {
+      copy += move.offset;
+    } else {
+      std::vector<char>& seen = last_seen_[piece.segment];
+      if (seen.empty()) seen.resize(segment.elements * size_);
+      copy = seen.data() + piece.offset * size_;
+    }
+    if (!all && std::memcmp(copy, move.host, move.size) == 0) continue;
+    std::memcpy(copy, move.host, move.size);
+    if (parameters_[piece.block]->mapped)
+      device_.counters.bytes_up += move.size;
+    else
+      up.push_back(move);
+  }
+}
+
+void VulkanPlan::bring_inputs(std::vector<Transfer>& up) {
+  const std::size_t count = rule.inputs.size();
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    for (std::size_t input = 0; input < count && segments[i].active; ++input) {
+      const std::size_t at = i * count + input;
+      input_at_[at] = device_.addresses.find(inputs[at], segments[i].elements * size_).value_or(0);
+      if (!input_at_[at] && segments[i].elements > 0 && inputs_[input].empty()) inputs_[input] = make_arena(resident_);
+    }
+  for (const Piece& piece : pieces_)
+    for (std::size_t input = 0; input < count && segments[piece.segment].active; ++input) {
+      const std::size_t at = piece.segment * count + input;
+      if (input_at_[at]) continue;
+      // The copy up only reads its host side; Transfer serves both directions.
+      const Transfer move = transfer(inputs_[input], piece, const_cast<void*>(inputs[at]));
+      if (char* mapped = inputs_[input][piece.block]->mapped) {
+        std::memcpy(mapped + move.offset, move.host, move.size);
+        device_.counters.bytes_up += move.size;
+      } else {
+        up.push_back(move);
+      }
+    }
+}
+
+void VulkanPlan::write_tables() {
+  const std::size_t fields = rule.state.size(), count = rule.inputs.size();
+  auto* word = reinterpret_cast<std::uint64_t*>(table_->mapped);
+  for (const Piece& piece : pieces_) {
+    const Segment& segment = segments[piece.segment];
+    const std::uint64_t in_segment = piece.offset * size_, in_block = piece.at * size_;
+    *word++ = segment.active ? piece.elements : 0;
+    *word++ = segment.first + piece.offset;
+    *word++ = segment.row;
+    *word++ = in_place_[piece.segment] ? in_place_[piece.segment] + in_segment : parameters_[piece.block]->address + in_block;
+    for (std::size_t field = 1; field < fields; ++field) *word++ = state_[field - 1][piece.block]->address + in_block;
+    for (std::size_t input = 0; input < count; ++input) {
+      const VkDeviceAddress at = input_at_[piece.segment * count + input];
+      *word++ = !segment.active ? 0 : at ? at + in_segment : inputs_[input][piece.block]->address + in_block;
+    }
+  }
+  const std::size_t bytes = rows.size() * size_;
+  if (!rows_ || rows_->size < bytes) {
+    rows_ = OwnedBuffer();
+    rows_ = OwnedBuffer(device_, Use::upload, bytes * 2);
+  }
+  if (precision == Precision::f32)
+    std::transform(rows.begin(), rows.end(), reinterpret_cast<float*>(rows_->mapped), [](double x) { return static_cast<float>(x); });
+  else
+    std::copy(rows.begin(), rows.end(), reinterpret_cast<double*>(rows_->mapped));
+}
+
+void VulkanPlan::prepare(std::vector<Transfer>& up) {
+  bring_inputs(up);
+  bring_parameters(up, false);
+  write_tables();
+}
+
+Dispatch VulkanPlan::dispatch() const {
+  const auto stride = static_cast<std::uint32_t>((3 + rule.streams()) * sizeof(std::uint64_t));
+  return {pipeline_, table_->address, chunks_->address, rows_->address, chunk_count_, stride};
+}
+
+void VulkanPlan::collect(std::vector<Transfer>& down) {
+  for (const Piece& piece : pieces_)
+    if (segments[piece.segment].active && !in_place_[piece.segment] && !parameters_[piece.block]->mapped)
+      down.push_back(transfer(parameters_, piece, segments[piece.segment].parameter));
+}
+
+void VulkanPlan::finish() {
+  for (const Piece& piece : pieces_) {
+    const Segment& segment = segments[piece.segment];
+    if (!segment.active || in_place_[piece.segment]) continue;
+    const Transfer move = transfer(parameters_, piece, segment.parameter);
+    if (const char* mapped = parameters_[piece.block]->mapped) {
+      std::memcpy(move.host, mapped + move.offset, move.size);
+      device_.counters.bytes_down += move.size;
+    } else {
+      std::memcpy(last_seen_[piece.segment].data() + piece.offset * size_, move.host, move.size);
+    }
+  }
+}
+
+void VulkanPlan::move_state(std::size_t field, std::size_t segment, void* host, bool up) {
+  device_.require_usable();
+  const std::lock_guard lock(device_.mutex);
+  std::vector<Transfer> moves;
+  const Arena& arena = state_[field - 1];
+  for (const Piece& piece : pieces_) {
+    if (piece.segment != segment) continue;
+    const Transfer move = transfer(arena, piece, host);
+    if (char* mapped = arena[piece.block]->mapped)
+      up ? std::memcpy(mapped + move.offset, move.host, move.size) : std::memcpy(move.host, mapped + move.offset, move.size);
+    else
+      moves.push_back(move);
+  }
+  if (moves.empty()) return;
+  up ? device_.queue.execute(moves, {}, {}) : device_.queue.execute({}, {}, moves);
+}
+
+void VulkanPlan::read_state(std::size_t field, std::size_t segment, void* to) { move_state(field, segment, to, false); }
+
+void VulkanPlan::write_state(std::size_t field, std::size_t segment, const void* from) {
+  move_state(field, segment, const_cast<void*>(from), true);
+}
+
+}  // namespace grilly::vulkan

@@ -1,0 +1,146 @@
+"""The NumPy device: rules run block by block, in place. The last resort, and the oracle of the tests."""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from grilly_optim.kernels.rule import Rule
+
+Array = NDArray[Any]
+
+# Elements per block: the temporaries of a rule stay in the cache, and below malloc's threshold for mapping fresh pages.
+BLOCK = 16_384
+
+
+class NumpyPlan:
+    """One rule over a list of contiguous arrays of one precision."""
+
+    def __init__(self, device: NumpyDevice, rule: Rule, parameters: Sequence[Array]) -> None:
+        self._device = device
+        self._rule = rule
+        self._parameters = [p.reshape(-1) for p in parameters]
+        self._shapes = [p.shape for p in parameters]
+        self._state = [{name: device.zeros(p.size, p.dtype) for name in rule.owned_fields} for p in parameters]
+        self._gradients: list[Array | None] = []
+        self._guarded: list[tuple[int, int]] = []
+
+    def guard(self, arrays: Sequence[Array]) -> None:
+        """Name the parameters that a step may change while another parameter's gradient is still to be read."""
+        self._guarded = sorted(byte_bounds(a) for a in arrays if a.size)
+
+    def _clashes(self, gradient: Array, own: Array) -> bool:
+        begin, end = byte_bounds(gradient)
+        after = bisect_left(self._guarded, (end, 0))
+        return begin != byte_bounds(own)[0] and after > 0 and self._guarded[after - 1][1] > begin
+
+    def gate(self, gradients: Sequence[Array | None]) -> int:
+        """Take the step's gradients as they are: how many are None, or -1 when one needs a cast, a copy or an error."""
+        if len(gradients) != len(self._parameters):
+            return -1
+        for i, gradient in enumerate(gradients):
+            if gradient is not None and not self._fits(i, gradient):
+                return -1
+        self._gradients = [None if g is None else g.reshape(-1) for g in gradients]
+        return sum(g is None for g in gradients)
+
+    def _fits(self, i: int, gradient: Array) -> bool:
+        parameter = self._parameters[i]
+        return (
+            isinstance(gradient, np.ndarray)
+            and gradient.dtype == parameter.dtype
+            and gradient.shape == self._shapes[i]
+            and gradient.flags.c_contiguous
+            and gradient.flags.aligned
+            and not self._clashes(gradient, parameter)
+        )
+
+    def run(self, rows: Sequence[tuple[float, ...]], index: Sequence[int] | None) -> None:
+        """Run the rule: `rows` of scalars, and for each parameter the row that is its own (None: the first)."""
+        rule = self._rule
+        for i, (p, state, g) in enumerate(zip(self._parameters, self._state, self._gradients, strict=True)):
+            if g is None:
+                continue
+            h = rule.scalars._make(p.dtype.type(x) for x in rows[0 if index is None else index[i]])
+            streams = [p, *(state[name] for name in rule.owned_fields)]
+            for begin in range(0, p.size, BLOCK):
+                block = slice(begin, begin + BLOCK)
+                old = rule.state._make(stream[block] for stream in streams)
+                for stream, new in zip(streams, rule.twin(old, g[block], h), strict=True):
+                    stream[block] = new
+        self._gradients = []
+
+    def read_state(self, field: str, i: int, to: Array) -> None:
+        """Copy a state field of parameter `i` into `to`."""
+        to.reshape(-1)[:] = self._state[i][field]
+
+    def write_state(self, field: str, i: int, source: Array) -> None:
+        """Set a state field of parameter `i`."""
+        self._state[i][field][:] = source.reshape(-1)
+
+
+class NumpyDevice:
+    """Runs plans in NumPy; counts like the compiled devices."""
+
+    lost = False
+
+    def __init__(self) -> None:
+        self._counters = dict.fromkeys(
+            ("dispatches", "submits", "bytes_up", "bytes_down", "bytes_allocated", "allocations"), 0
+        )
+
+    def zeros(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """Zeros, counted while they are alive."""
+        array: Array = np.zeros(size, dtype)
+        self._count(array, array.nbytes)
+        return array
+
+    def allocate(self, nbytes: int) -> Array:
+        """Bytes of memory, counted while they are alive."""
+        memory: Array = np.empty(nbytes, np.uint8)
+        self._count(memory, nbytes)
+        return memory
+
+    def _count(self, array: Array, nbytes: int) -> None:
+        self._counters["bytes_allocated"] += nbytes
+        self._counters["allocations"] += 1
+        weakref.finalize(array, self._release, nbytes)
+
+    def _release(self, nbytes: int) -> None:
+        self._counters["bytes_allocated"] -= nbytes
+
+    def reaches(self, array: Array) -> bool:
+        """Whether plans use this memory without a copy: always."""
+        return True
+
+    def plan(self, rule: Rule, parameters: Sequence[Array]) -> NumpyPlan:
+        """Make a plan over contiguous arrays of one precision."""
+        return NumpyPlan(self, rule, parameters)
+
+    def run(
+        self,
+        plans: Sequence[NumpyPlan],
+        rows: Sequence[Sequence[tuple[float, ...]]],
+        indices: Sequence[Sequence[int] | None],
+    ) -> None:
+        """Run plans in order."""
+        # Overflow and invalid values are the caller's, and pass through as they do on every other device.
+        with np.errstate(all="ignore"):
+            for plan, plan_rows, index in zip(plans, rows, indices, strict=True):
+                plan.run(plan_rows, index)
+                self._counters["dispatches"] += 1
+
+    def counters(self) -> dict[str, int]:
+        """What was done since the process began."""
+        return dict(self._counters)
+
+    def last_run_ns(self) -> int:
+        """0: there is no device clock."""
+        return 0

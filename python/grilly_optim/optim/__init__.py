@@ -1,0 +1,6 @@
+"""Optimizers."""
+
+from grilly_optim.optim.adamw import AdamW
+from grilly_optim.optim.optimizer import Optimizer
+
+__all__ = ["AdamW", "Optimizer"]

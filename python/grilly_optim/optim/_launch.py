@@ -1,0 +1,60 @@
+"""Plans of an optimizer: which parameters one kernel takes, and how they get in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grilly_optim.optim._parameters import is_direct
+
+if TYPE_CHECKING:
+    from grilly_optim._devices import Backend
+    from grilly_optim.kernels.rule import Rule
+
+Array = NDArray[Any]
+
+
+class Launch:
+    """All parameters of one rule and one precision: one kernel run per step.
+
+    A parameter that is not contiguous is worked on in a contiguous copy, which goes in and out with every step.
+
+    Args:
+        backend: The device.
+        rule: What to run.
+        parameters: All parameters of the optimizer.
+        members: Positions of the ones that belong here.
+    """
+
+    def __init__(self, backend: Backend, rule: Rule, parameters: Sequence[Array], members: Sequence[int]) -> None:
+        self.rule = rule
+        self.members = list(members)
+        self.whole = self.members == list(range(len(parameters)))
+        mine = [parameters[i] for i in self.members]
+        self.direct = [p if is_direct(p) else np.ascontiguousarray(p) for p in mine]
+        self.copied = [(p, d) for p, d in zip(mine, self.direct, strict=True) if p is not d]
+        self.plan: Any = backend.plan(rule, self.direct)
+
+    def pick(self, items: list[Any]) -> list[Any]:
+        """The entries of a list over all parameters that belong here."""
+        return items if self.whole else [items[i] for i in self.members]
+
+    def copy_in(self) -> None:
+        """Fetch the parameters that are worked on in a copy."""
+        for parameter, direct in self.copied:
+            np.copyto(direct, parameter)
+
+    def copy_out(self, gradients: Sequence[Array | None]) -> None:
+        """Bring these back, the ones that took part in the step."""
+        for parameter, direct in self.copied:
+            if gradients[next(k for k, d in enumerate(self.direct) if d is direct)] is not None:
+                np.copyto(parameter, direct)
+
+    def read_state(self, field: str, k: int) -> Array:
+        """A copy of one state field of the k-th member, in the parameter's shape."""
+        array = np.empty(self.direct[k].shape, self.direct[k].dtype)
+        self.plan.read_state(field, k, array)
+        return array

@@ -1,0 +1,88 @@
+"""From what a caller passes as parameters to checked groups of arrays with names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Group = dict[str, Any]
+
+
+def as_groups(params: Any) -> list[Group]:
+    """Bring `params` into a list of group dicts: arrays, (name, array) pairs, a dict of names, or group dicts."""
+    if isinstance(params, np.ndarray):
+        raise TypeError("params must be a sequence of arrays, a dict of names or a sequence of groups, got one array; write [array]")
+    if isinstance(params, Mapping):
+        return [dict(params)] if "params" in params and not isinstance(params["params"], np.ndarray) else [{"params": params}]
+    if not isinstance(params, Iterable):
+        raise TypeError(f"params must be a sequence of arrays, a dict of names or a sequence of groups, got {type(params).__name__}")
+    items = list(params)
+    if not items:
+        raise ValueError("params is empty: there is nothing to optimize")
+    if all(isinstance(item, Mapping) for item in items):
+        return [dict(item) for item in items]
+    return [{"params": items}]
+
+
+def named(params: Any, group: int) -> tuple[list[Array], list[str] | None]:
+    """The arrays of one group, and their names where they have any."""
+    if isinstance(params, np.ndarray):
+        return [params], None
+    if isinstance(params, Mapping):
+        pairs = list(params.items())
+    elif isinstance(params, Iterable) and not isinstance(params, str | bytes):
+        items = list(params)
+        if not items or not all(isinstance(item, tuple) and len(item) == 2 for item in items):
+            return items, None
+        pairs = items
+    else:
+        raise TypeError(f"params of group {group} must be a sequence of arrays or a dict of names, got {type(params).__name__}")
+    for name, _ in pairs:
+        if not isinstance(name, str):
+            raise TypeError(f"parameter names of group {group} must be strings, got {name!r}")
+    return [array for _, array in pairs], [name for name, _ in pairs]
+
+
+def describe(index: int, name: str | None) -> str:
+    """How messages call a parameter."""
+    return f"parameter {index}" if name is None else f"parameter {index} ({name!r})"
+
+
+def check(array: Any, who: str, float64: bool, device_name: str) -> None:
+    """Refuse what cannot be a parameter on this device.
+
+    Raises:
+        TypeError: Not an array, or not of a precision that the device takes.
+        ValueError: Read-only.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{who} must be a NumPy array, got {type(array).__name__}")
+    if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
+        raise TypeError(f"{who} must be float32 or float64, got dtype {array.dtype}")
+    if array.dtype == np.float64 and not float64:
+        raise TypeError(f"{who} is float64, which {device_name} does not support: use float32 or device='cpu'")
+    if not array.flags.writeable:
+        raise ValueError(f"{who} is read-only, and would have to be updated in place")
+
+
+def refuse_overlap(arrays: Sequence[Array], who: Sequence[str]) -> None:
+    """Refuse parameters that share memory; views of one array that do not overlap are fine."""
+    spans = sorted((*byte_bounds(a), i) for i, a in enumerate(arrays) if a.size)
+    reaching: list[tuple[int, int]] = []  # (end, index) of earlier arrays that may reach into the next
+    for begin, end, i in spans:
+        reaching = [(e, j) for e, j in reaching if e > begin]
+        for _, j in reaching:
+            if np.shares_memory(arrays[i], arrays[j]):
+                first, second = sorted((i, j))
+                raise ValueError(f"{who[second]} overlaps the memory of {who[first]}: every parameter needs memory of its own")
+        reaching.append((end, i))
+
+
+def is_direct(array: Array) -> bool:
+    """Whether a device can work on the array itself: contiguous, in C order, aligned."""
+    return array.flags.c_contiguous and array.flags.aligned

@@ -1,0 +1,357 @@
+"""What all optimizers share: groups, gradients, plans, state. A subclass adds its rule and its scalars."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grilly_optim._devices import open_device
+from grilly_optim.kernels.numpy_device import NumpyDevice
+from grilly_optim.kernels.rule import Rule
+from grilly_optim.optim import _gradients, _parameters
+from grilly_optim.optim._hooks import Handle, Hooks
+from grilly_optim.optim._launch import Launch
+from grilly_optim.optim._state import StateDict, checked_state, snapshot
+from grilly_optim.optim._steps import StepCounts
+
+Array = NDArray[Any]
+Group = dict[str, Any]
+Gradients = Sequence[Array | None] | Mapping[str, Array | None] | Mapping[int, Array | None]
+
+
+def require(group: Group, name: str, low: float, high: float = math.inf, *, below: bool = False) -> float:
+    """A real, finite option within [low, high], or [low, high) with `below`.
+
+    Raises:
+        TypeError: Not a real number.
+        ValueError: Not in the range, or not finite.
+    """
+    value = group[name]
+    return require_value(value, name, low, high, below=below)
+
+
+def require_value(value: Any, name: str, low: float, high: float = math.inf, *, below: bool = False) -> float:
+    """`require` for a value that is no option by itself."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+    if low <= number < high or (number == high and not below and high < math.inf):
+        return number
+    expected = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}{')' if below else ']'}"
+    raise ValueError(f"{name} must be {expected}{' and finite' if high == math.inf else ''}, got {value!r}")
+
+
+class Optimizer:
+    """Base of all optimizers.
+
+    A subclass names its state (`STATE_NAMES`), picks the rule of a group (`_rule`) and computes the rule's scalars for a
+    step (`_scalars`, which also validates the group's options). Everything else is here.
+
+    Args:
+        params: Arrays, (name, array) pairs, a dict of names, or group dicts whose ``"params"`` is one of these.
+        defaults: Options of groups that do not set them.
+        device: See `grilly_optim.devices`.
+    """
+
+    # Field of the rule's state -> name in state_dict(), torch's where torch has one.
+    STATE_NAMES: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, params: Any, defaults: Group, device: str | None) -> None:
+        self.defaults = defaults
+        self.param_groups: list[Group] = []
+        self._hooks = Hooks()
+        self._lock = threading.Lock()
+        groups = [self._checked_group(g, k) for k, g in enumerate(_parameters.as_groups(params))]
+        elements = sum(p.size for g in groups for p in g["params"] if isinstance(p, np.ndarray))
+        self._choice, self._backend = open_device(device, elements)
+        self._adopt(groups, StepCounts(0))
+
+    # What a subclass provides.
+
+    def _rule(self, group: Group) -> Rule:
+        raise NotImplementedError(f"{type(self).__name__} must name its rule")
+
+    def _scalars(self, group: Group, t: int) -> tuple[float, ...]:
+        raise NotImplementedError(f"{type(self).__name__} must compute its scalars")
+
+    # Groups and plans.
+
+    @property
+    def device(self) -> str:
+        """The device string of the device this optimizer runs on."""
+        return self._choice.info.device
+
+    def _checked_group(self, group: Mapping[str, Any], index: int) -> Group:
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise ValueError(f"group {index} must be a dict with the key 'params', got {group!r:.80}")
+        unknown = set(group) - set(self.defaults) - {"params", "param_names", "initial_lr", "name"}
+        if unknown:
+            raise ValueError(
+                f"group {index} has the option {sorted(unknown)[0]!r}, which {type(self).__name__} does not take; "
+                f"it takes {', '.join(self.defaults)}"
+            )
+        arrays, names = _parameters.named(group["params"], index)
+        if not arrays:
+            raise ValueError(f"params of group {index} is empty")
+        result = {"params": arrays, **{k: v for k, v in group.items() if k != "params"}}
+        if names is not None:
+            result["param_names"] = names
+        for option, value in self.defaults.items():
+            result.setdefault(option, value)
+        self._rule(result)
+        self._scalars(result, 1)
+        return result
+
+    def _adopt(self, groups: list[Group], counts: StepCounts) -> None:
+        """Make the plans of these groups, then take both; nothing is changed when that fails."""
+        parameters = [p for g in groups for p in g["params"]]
+        names = [n for g in groups for n in g.get("param_names") or [None] * len(g["params"])]
+        who = [_parameters.describe(i, n) for i, n in enumerate(names)]
+        info = self._choice.info
+        for parameter, label in zip(parameters, who, strict=True):
+            _parameters.check(parameter, label, info.float64, info.name)
+        _parameters.refuse_overlap(parameters, who)
+        positions: dict[str | int, int] = {id(p): i for i, p in enumerate(parameters)}
+        for i, name in enumerate(names):
+            if name is not None and positions.setdefault(name, i) != i:
+                raise ValueError(f"the name {name!r} is given to parameters {positions[name]} and {i}")
+
+        group_of = [k for k, g in enumerate(groups) for _ in g["params"]]
+        members: dict[tuple[str, str], list[int]] = {}
+        for i, p in enumerate(parameters):
+            members.setdefault((self._rule(groups[group_of[i]]).name, p.dtype.str), []).append(i)
+        launches = [
+            Launch(self._backend, self._rule(groups[group_of[mine[0]]]), parameters, mine) for mine in members.values()
+        ]
+        written = [d for launch in launches for d in launch.direct]
+        for launch in launches:
+            launch.plan.guard(written)
+
+        self.param_groups, self._parameters, self._who, self._positions = groups, parameters, who, positions
+        self._group_of = np.array(group_of)
+        self._counts = counts
+        self._launches = launches
+        self._plans = [launch.plan for launch in launches]
+        self._index = [None if len(groups) == 1 else self._group_of[launch.members] for launch in launches]
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add a group; state and step counts of the others stay.
+
+        The plans are made anew, so that a step stays one kernel run: for that time the state is there twice.
+
+        Raises:
+            TypeError: As in the constructor.
+            ValueError: As in the constructor.
+        """
+        with self._lock:
+            old = [(launch, self._launches.index(launch)) for launch in self._launches]
+            group = self._checked_group(param_group, len(self.param_groups))
+            state = {i: (launch, k) for launch, _ in old for k, i in enumerate(launch.members)}
+            counts = self._counts.extended(len(self._parameters), len(group["params"]))
+            self._adopt([*self.param_groups, group], counts)
+            for launch in self._launches:
+                for k, i in enumerate(launch.members):
+                    if i in state:
+                        before, at = state[i]
+                        for field in launch.rule.owned_fields:
+                            launch.plan.write_state(field, k, before.read_state(field, at))
+
+    # Steps.
+
+    def step(self, closure: Callable[[], Any] | None = None, gradients: Gradients | None = None) -> Any:
+        """Update the parameters in place; they may be read when this returns.
+
+        Args:
+            closure: Evaluates the model and returns the loss, which this returns; called first.
+            gradients: A sequence aligned with the parameters in the order of `param_groups`, or a dict by name or by
+                ``id(parameter)``. None, or a missing key, leaves a parameter and its step count as they are. Without
+                `gradients` the ``.grad`` of each `Parameter` is read. A gradient of another real precision is cast;
+                gradients are never written to.
+
+        Raises:
+            TypeError: A complex gradient, or options that are not numbers.
+            ValueError: A gradient of another shape, an unknown name or id, a wrong count, or an option out of range.
+            DeviceLost: The device failed; build the optimizer anew.
+
+            After any of the first two, nothing has changed.
+        """
+        if closure is not None and not callable(closure):
+            raise TypeError(f"closure must be callable, got {type(closure).__name__}; gradients go into gradients=...")
+        if self._hooks.pre:
+            closure, gradients = self._hooks.before(self, closure, gradients)
+        loss = None if closure is None else closure()
+        with self._lock:
+            # The fast path: a list that the device takes as it is.
+            fits = type(gradients) is list and self._gate(gradients)
+            if not fits:
+                gradients = self._conform(gradients)
+            rows, index = self._rows(gradients)
+            copied = [launch for launch in self._launches if launch.copied]
+            for launch in copied:
+                launch.copy_in()
+            self._backend.run(self._plans, rows, index)
+            for launch in copied:
+                launch.copy_out(launch.pick(gradients))  # type: ignore[arg-type]  # a list since _conform
+            self._counts.commit()
+        if self._hooks.post:
+            self._hooks.after(self, closure, gradients)
+        return loss
+
+    def _gate(self, gradients: list[Any]) -> bool:
+        """Whether every plan takes these gradients as they are; sets how many parameters have none."""
+        missing = 0
+        if len(gradients) != len(self._parameters):
+            return False
+        for launch in self._launches:
+            absent = launch.plan.gate(gradients if launch.whole else launch.pick(gradients))
+            if absent < 0:
+                return False
+            missing += absent
+        self._missing = missing
+        return True
+
+    def _conform(self, gradients: Any) -> list[Array | None]:
+        """Gradients that the plans take, copied where they must be."""
+        items = _gradients.collect(gradients, self._parameters, self._positions)
+        if self._gate(items):
+            return items
+        # Only what is refused is copied: a plan says whether it takes a gradient alone.
+        for launch in self._launches:
+            nothing: list[Any] = [None] * len(launch.members)
+            for k, i in enumerate(launch.members):
+                if items[i] is None:
+                    continue
+                nothing[k] = items[i]
+                if launch.plan.gate(nothing) < 0:
+                    items[i] = _gradients.conform(items[i], self._parameters[i], self._who[i])
+                nothing[k] = None
+        if not self._gate(items):
+            raise RuntimeError("the device does not take gradients that were made to fit: please report this")
+        return items
+
+    def _rows(self, gradients: Any) -> tuple[list[list[tuple[float, ...]]], list[Any]]:
+        """This step's rows of scalars for each plan, and which is whose. Validates; changes no count."""
+        if self._missing == 0 and self._counts.even is not None:
+            t = self._counts.next_even()
+            rows = [self._scalars(group, t) for group in self.param_groups]
+            if len(rows) == 1:
+                return [rows] * len(self._plans), self._index
+            return [self._own_rows(launch, rows) for launch in self._launches], self._index
+        active = np.array([g is not None for g in gradients])
+        keys, index = self._counts.next(active, self._group_of)
+        by_key = [self._scalars(self.param_groups[k], t) for k, t in keys]
+        if not by_key:
+            # Nothing takes part, but the options are looked at all the same.
+            by_key = [self._scalars(self.param_groups[0], 1)]
+        return [self._own_rows(launch, by_key) for launch in self._launches], [index[launch.members] for launch in self._launches]
+
+    def _own_rows(self, launch: Launch, rows: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+        """Rows as this launch's rule takes them: other rules' rows have another width and stand in for nothing."""
+        width = len(launch.rule.scalar_fields)
+        filler = (0.0,) * width
+        return [row if len(row) == width else filler for row in rows]
+
+    def peek(self, gradients: Gradients) -> list[Array]:
+        """The change that a step with these gradients would make; nothing changes, no step is counted.
+
+        The same kernel runs on copies of the parameters and their state (12 bytes per float32 element while it runs, 16
+        with amsgrad), on the processor when the device is a GPU: equal to the step's change to 2 ulp of the parameter.
+
+        Returns:
+            One array per parameter; zeros where the gradient is None.
+
+        Raises:
+            TypeError: As in `step`.
+            ValueError: As in `step`.
+        """
+        if gradients is None:
+            gradients = [getattr(p, "grad", None) for p in self._parameters]
+        with self._lock:
+            items = self._conform(gradients)
+            rows, index = self._rows(items)
+            deltas = []
+            host = self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
+            trials = []
+            for launch in self._launches:
+                scratch = [p.copy() for p in launch.pick(self._parameters)]
+                trial = Launch(host, launch.rule, scratch, range(len(scratch)))
+                for k in range(len(scratch)):
+                    for field in launch.rule.owned_fields:
+                        trial.plan.write_state(field, k, launch.read_state(field, k))
+                trial.plan.gate(launch.pick(items))
+                trials.append(trial)
+            host.run([trial.plan for trial in trials], rows, index)
+            after = {i: new for launch, trial in zip(self._launches, trials, strict=True) for i, new in zip(launch.members, trial.direct, strict=True)}
+            deltas = [after[i].reshape(p.shape) - p for i, p in enumerate(self._parameters)]
+        return deltas
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""
+        for p in self._parameters:
+            grad = getattr(p, "grad", None)
+            if set_to_none and grad is not None:
+                p.grad = None  # type: ignore[attr-defined]  # a Parameter
+            elif grad is not None:
+                grad[...] = 0
+
+    # State.
+
+    def state_dict(self) -> StateDict:
+        """A snapshot that `load_state_dict` continues from bit for bit: plain arrays, numbers, strings and containers.
+
+        Returns:
+            ``"state"``: for each position its ``"step"`` and the optimizer's arrays, under torch's names;
+            ``"param_groups"``: the options of each group, and the positions of its parameters.
+        """
+        with self._lock:
+            return snapshot(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a snapshot. Group options are restored too; all of it is checked before anything is written.
+
+        Raises:
+            ValueError: Another number of groups or parameters, arrays of another shape, or options out of range.
+            TypeError: Not a state dict.
+        """
+        with self._lock:
+            groups, counts, arrays = checked_state(self, state_dict)
+            rules = [self._rule(g).name for g in groups]
+            if rules == [self._rule(g).name for g in self.param_groups]:
+                self.param_groups[:] = groups
+                self._counts = counts
+            else:
+                self._adopt(groups, counts)
+            for launch in self._launches:
+                for k, i in enumerate(launch.members):
+                    for field in launch.rule.owned_fields:
+                        zeros = np.zeros_like(launch.direct[k])
+                        launch.plan.write_state(field, k, arrays[i].get(self.STATE_NAMES[field], zeros))
+
+    # Hooks.
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Handle:
+        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ``(args, kwargs)``."""
+        return self._hooks.add(self._hooks.pre, hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> Handle:
+        """Call ``hook(optimizer, args, kwargs)`` after each step."""
+        return self._hooks.add(self._hooks.post, hook)
+
+    def __repr__(self) -> str:
+        options = [", ".join(f"{k}={g[k]!r}" for k in self.defaults) for g in self.param_groups]
+        groups = "".join(f"\n  group {k}: {len(g['params'])} parameters, {o}" for k, (g, o) in enumerate(zip(self.param_groups, options, strict=True)))
+        return f"{type(self).__name__} on {self._choice.info.name}{groups}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"groups": self.param_groups, "defaults": self.defaults, "device": self.device, "state": self.state_dict()}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        Optimizer.__init__(self, saved["groups"], saved["defaults"], saved["device"])
+        self.load_state_dict(saved["state"])
