@@ -6,8 +6,8 @@ A rule file holds two structs and one function::
     struct XScalars { float a, b, ...; };         // computed on the host in double, one row per step
     RULE XState x(XState s, float g, ..., XScalars h) { ... }
 
-The file is named like the function. Run by CMake: ``generate.py --out DIR [--glslang PROGRAM]``. Without a GLSL compiler
-the table holds no SPIR-V, and the engine has no Vulkan device.
+The file is named like the function. Run by CMake: ``generate.py --out DIR [--glslang PROGRAM]``. Without a GLSL
+compiler the table holds no SPIR-V, and the engine has no Vulkan device.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ MAX_STREAMS = 16  # kMaxStreams in grilly/rules.h
 PRECISIONS = {"f32": ("float", 4), "f64": ("double", 8)}
 
 # Words that GLSL reserves or defines and that a C++ compiler would accept as a field's name.
-RESERVED = set(
-    "active asm attribute cast centroid coherent common discard external filter fixed flat fvec half highp hvec inline input "
-    "interface invariant lowp mediump namespace noinline noise output partition patch precise precision public resource "
-    "sample sampler shared smooth static subroutine superp template this uniform union unsigned using varying vec volatile".split()
-)
+_RESERVED_WORDS = """
+active asm attribute cast centroid coherent common discard external filter fixed flat fvec half highp hvec inline input
+interface invariant lowp mediump namespace noinline noise output partition patch precise precision public resource
+sample sampler shared smooth static subroutine superp template this uniform union unsigned using varying vec volatile
+"""
+RESERVED = frozenset(_RESERVED_WORDS.split())
 
 SPIRV_MAGIC = 0x07230203
 OP_DECORATE = 71
@@ -54,6 +55,7 @@ class Rule:
 
     @property
     def streams(self) -> tuple[str, ...]:
+        """State fields, then inputs."""
         return self.state + self.inputs
 
 
@@ -74,7 +76,9 @@ def parse(path: Path) -> Rule:
     types = [a[0] for a in arguments]
     inputs = tuple(a[1] for a in arguments[1:-1])
     if len(arguments) < 3 or types[0] != state_type or any(t != "float" for t in types[1:-1]):
-        raise RuleError(f"{path.name}: {path.stem} must take (State s, float input, ..., Scalars h) and return its State")
+        raise RuleError(
+            f"{path.name}: {path.stem} must take (State s, float input, ..., Scalars h) and return its State"
+        )
     for needed in (state_type, types[-1]):
         if needed not in structs:
             raise RuleError(f"{path.name}: struct {needed} is not defined in the file")
@@ -119,7 +123,9 @@ def shader(rule: Rule, precision: str) -> str:
             "SIZE": str(size),
             "DOUBLE": str(int(precision == "f64")),
             "SOURCE": f"#define float {real}\n{rule.source}#undef float" if precision == "f64" else rule.source,
-            "LOAD_PACKS": lines(4, [f"Pack {n}_ = unpack(Wide(segment.stream[{k}] + byte).at[0]);" for k, n in streams]),
+            "LOAD_PACKS": lines(
+                4, [f"Pack {n}_ = unpack(Wide(segment.stream[{k}] + byte).at[0]);" for k, n in streams]
+            ),
             "PACK_FIELDS": ", ".join(f"{n}_.e[i]" for n in rule.state),
             "PACK_INPUTS": ", ".join(f"{n}_.e[i]" for n in rule.inputs),
             "SET_PACKS": lines(6, [f"{n}_.e[i] = s.{n};" for n in rule.state]),
@@ -132,23 +138,30 @@ def shader(rule: Rule, precision: str) -> str:
 
 
 def loop(rule: Rule, precision: str) -> str:
-    """The rule's loop in C++. ivdep, not restrict: a gradient may be its own parameter's memory, read before it is written."""
+    """The rule's loop in C++.
+
+    ivdep, not restrict: a gradient may be its own parameter's memory, where each element is read before it is written.
+    """
     real, _ = PRECISIONS[precision]
     types = [(real, n) for n in rule.state] + [(f"const {real}", n) for n in rule.inputs]
-    scalars = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
+    state, scalars = f"{precision}::{rule.state_type}", f"{precision}::{rule.scalars_type}"
+    name = f"{rule.name}_{precision}"
+    arguments = ", ".join(f"{t}* {n}" for t, n in types)
+    fields = ", ".join(f"{n}[i]" for n in rule.state)
+    inputs = ", ".join(f"{n}[i]" for n in rule.inputs)
+    stores = " ".join(f"{n}[i] = s.{n};" for n in rule.state)
     casts = ", ".join(f"static_cast<{t}*>(stream[{k}])" for k, (t, _) in enumerate(types))
-    space, name = precision, f"{rule.name}_{precision}"
+    row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
     return f"""
-static void {name}_loop({", ".join(f"{t}* {n}" for t, n in types)}, {space}::{rule.scalars_type} h, std::size_t count) {{
+static void {name}_loop({arguments}, {scalars} h, std::size_t count) {{
   GRILLY_NO_LOOP_DEPENDENCE
   for (std::size_t i = 0; i < count; ++i) {{  // RULE LOOP {name}
-    const {space}::{rule.state_type} s = {space}::{rule.name}({space}::{rule.state_type}{{{", ".join(f"{n}[i]" for n in rule.state)}}}, \
-{", ".join(f"{n}[i]" for n in rule.inputs)}, h);
-    {" ".join(f"{n}[i] = s.{n};" for n in rule.state)}
+    const {state} s = {precision}::{rule.name}({state}{{{fields}}}, {inputs}, h);
+    {stores}
   }}
 }}
 static void {name}(const double* row, void* const* stream, std::size_t count) {{
-  {name}_loop({casts}, {space}::{rule.scalars_type}{{{scalars}}}, count);
+  {name}_loop({casts}, {scalars}{{{row}}}, count);
 }}"""
 
 
@@ -183,7 +196,9 @@ def table(rules: list[Rule], spirv: dict[tuple[str, str], list[int]]) -> str:
                 name = f"{rule.name}_{precision}"
                 arrays.append(f"const std::uint32_t {name}[] = {{{','.join(map(hex, words))}}};")
             modules.append(f"Spirv{{{name}, {len(words)}}}" if words else "Spirv{}")
-        lists = ", ".join("{" + ", ".join(f'"{n}"' for n in names) + "}" for names in (rule.state, rule.inputs, rule.scalars))
+        lists = ", ".join(
+            "{" + ", ".join(f'"{n}"' for n in names) + "}" for names in (rule.state, rule.inputs, rule.scalars)
+        )
         rows.append(f'    {{"{rule.name}", {lists}, {{{", ".join(modules)}}}}},')
     joined_arrays, joined_rows = "\n".join(arrays), "\n".join(rows)
     return f"""// Generated by shaders/generate.py.

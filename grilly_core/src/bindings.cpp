@@ -60,7 +60,8 @@ struct PyPlan {
     if (rule == table.end()) throw py::value_error("this build has no rule named '" + rule_name + "'");
     std::vector<Segment> segments;
     for (const py::handle& array : arrays) {
-      if (!is_array(array.ptr()) || !has_precision(array.ptr(), precision) || (array_of(array.ptr())->flags & kUsable) != kUsable)
+      if (!is_array(array.ptr()) || !has_precision(array.ptr(), precision) ||
+          (array_of(array.ptr())->flags & kUsable) != kUsable)
         throw py::type_error("a plan takes contiguous arrays of its precision");
       segments.push_back({.parameter = array_of(array.ptr())->data, .elements = elements_of(array.ptr())});
       parameters.push_back(py::reinterpret_borrow<py::object>(array));
@@ -82,7 +83,8 @@ struct PyPlan {
   // Memory that a run may change while it still has to be read: that of any parameter, but for its own, whole.
   bool clashes(std::uintptr_t begin, std::size_t bytes, const void* own) const {
     if (bytes == 0 || begin == reinterpret_cast<std::uintptr_t>(own)) return false;
-    const auto after = std::lower_bound(guarded.begin(), guarded.end(), begin + bytes, [](Range r, std::uintptr_t at) { return r.begin < at; });
+    const auto after = std::lower_bound(guarded.begin(), guarded.end(), begin + bytes,
+                                        [](Range r, std::uintptr_t at) { return r.begin < at; });
     return after != guarded.begin() && std::prev(after)->end > begin;
   }
 
@@ -118,8 +120,10 @@ struct PyPlan {
     plan->rows.clear();
     for (const py::handle& row : py::reinterpret_borrow<py::list>(row_list)) {
       if (!PyTuple_Check(row.ptr()) || static_cast<std::size_t>(PyTuple_GET_SIZE(row.ptr())) != width)
-        throw py::value_error("rule " + std::string(plan->rule.name) + " takes rows of " + std::to_string(width) + " scalars");
-      for (std::size_t k = 0; k < width; ++k) plan->rows.push_back(PyFloat_AsDouble(PyTuple_GET_ITEM(row.ptr(), static_cast<Py_ssize_t>(k))));
+        throw py::value_error("rule " + std::string(plan->rule.name) + " takes rows of " + std::to_string(width) +
+                              " scalars");
+      for (std::size_t k = 0; k < width; ++k)
+        plan->rows.push_back(PyFloat_AsDouble(PyTuple_GET_ITEM(row.ptr(), static_cast<Py_ssize_t>(k))));
       if (PyErr_Occurred()) throw py::error_already_set();
     }
     const std::size_t rows = plan->rows.size() / width;
@@ -129,7 +133,8 @@ struct PyPlan {
       return;
     }
     const auto of = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>::ensure(index);
-    if (!of || static_cast<std::size_t>(of.size()) != plan->segments.size()) throw py::value_error("index must have one entry per segment");
+    if (!of || static_cast<std::size_t>(of.size()) != plan->segments.size())
+      throw py::value_error("index must have one entry per segment");
     for (std::size_t i = 0; i < plan->segments.size(); ++i) {
       plan->segments[i].row = of.data()[i];
       if (plan->segments[i].row >= rows) throw py::value_error("index points behind the last row");
@@ -139,12 +144,14 @@ struct PyPlan {
   std::size_t field(const std::string& name) const {
     const auto& state = plan->rule.state;
     const auto at = std::find(state.begin() + 1, state.end(), name);
-    if (at == state.end()) throw py::key_error("rule " + std::string(plan->rule.name) + " owns no state named '" + name + "'");
+    if (at == state.end())
+      throw py::key_error("rule " + std::string(plan->rule.name) + " owns no state named '" + name + "'");
     return static_cast<std::size_t>(at - state.begin());
   }
 
   void* checked(std::size_t segment, const py::array& array, bool write) const {
-    if (segment >= parameters.size() || !has_precision(array.ptr(), plan->precision) || (array_of(array.ptr())->flags & kUsable) != kUsable ||
+    if (segment >= parameters.size() || !has_precision(array.ptr(), plan->precision) ||
+        (array_of(array.ptr())->flags & kUsable) != kUsable ||
         elements_of(array.ptr()) != plan->segments[segment].elements || (write && !array.writeable()))
       throw py::value_error("state of a segment is a contiguous array of its size and precision");
     return array_of(array.ptr())->data;
@@ -152,9 +159,12 @@ struct PyPlan {
 };
 
 // `rule` is anything with a name: the Python side describes rules by their NumPy twins.
-std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule, const py::list& arrays) {
+std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule,
+                                  const py::list& arrays) {
   if (arrays.empty() || !is_array(arrays[0].ptr())) throw py::type_error("a plan takes a list of one array or more");
-  return std::make_unique<PyPlan>(device, rule.attr("name").cast<std::string>(), has_precision(arrays[0].ptr(), Precision::f32) ? Precision::f32 : Precision::f64, arrays);
+  return std::make_unique<PyPlan>(device, rule.attr("name").cast<std::string>(),
+                                  has_precision(arrays[0].ptr(), Precision::f32) ? Precision::f32 : Precision::f64,
+                                  arrays);
 }
 
 void run(const std::shared_ptr<Device>& device, const py::list& plans, const py::list& rows, const py::list& indices) {
@@ -237,9 +247,10 @@ PYBIND11_MODULE(_core, m) {
   py::class_<PyPlan>(m, "Plan")
       .def("gate", &PyPlan::gate, py::arg("gradients"), py::arg("input") = 0)
       .def("guard", &PyPlan::guard, py::arg("arrays"))
-      .def("read_state", [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {
-        p.plan->read_state(p.field(field), segment, p.checked(segment, to, true));
-      })
+      .def("read_state",
+           [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {
+             p.plan->read_state(p.field(field), segment, p.checked(segment, to, true));
+           })
       .def("write_state", [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& from) {
         p.plan->write_state(p.field(field), segment, p.checked(segment, from, false));
       });
@@ -247,9 +258,10 @@ PYBIND11_MODULE(_core, m) {
   py::class_<Device, std::shared_ptr<Device>>(m, "Device")
       .def_readonly("info", &Device::info)
       .def("allocate", &Device::allocate, py::arg("nbytes"))
-      .def("reaches", [](const Device& device, const py::array& array) {
-        return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
-      })
+      .def("reaches",
+           [](const Device& device, const py::array& array) {
+             return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
+           })
       .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"))
       .def("run", &run, py::arg("plans"), py::arg("rows"), py::arg("indices"))
       .def("counters", &counters)
@@ -269,7 +281,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("rules", [] {
     py::dict result;
     for (const Rule& rule : rules())
-      result[py::str(rule.name.data(), rule.name.size())] = py::make_tuple(strings(rule.state), strings(rule.inputs), strings(rule.scalars));
+      result[py::str(rule.name.data(), rule.name.size())] =
+          py::make_tuple(strings(rule.state), strings(rule.inputs), strings(rule.scalars));
     return result;
   });
 }

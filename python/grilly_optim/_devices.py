@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("grilly_optim")
 
-# Below this many elements `auto` takes the CPU even where there is a GPU: handing work to a GPU and waiting for it costs
-# about as much as the compiled CPU needs for that many.
+# Below this many elements `auto` takes the CPU even where there is a GPU: handing work to a GPU and waiting for it
+# costs about as much as the compiled CPU needs for that many.
 AUTO_GPU_MIN_ELEMENTS = 1_000_000
 
 # `auto` and "vulkan" take the first of these; a software device ("cpu") runs only when it is named.
@@ -223,7 +223,9 @@ def select(device: str | None, elements: int | None = None) -> Choice:
     except DeviceUnavailable as error:
         raise DeviceUnavailable(f"{error}{source}") from None
     if automatic and small and choice.info.kind == "cpu":
-        choice = Choice(choice.info, f"{elements} elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})")
+        choice = Choice(
+            choice.info, f"{elements} elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})"
+        )
     if automatic and choice.info.device not in _announced:
         _announced.add(choice.info.device)
         _log.info("device 'auto' is %s: %s", choice.info.name, choice.why)
@@ -269,15 +271,13 @@ def counters(device: str | None = None) -> dict[str, int]:
     """What has been done since the process began, by one device or by all of them together.
 
     Returns:
-        ``dispatches`` (kernel runs), ``submits`` (hand-overs to a queue), ``bytes_up`` and ``bytes_down`` (copied to and
-        from a device), ``bytes_allocated`` (alive now) and ``allocations`` (made so far).
+        ``dispatches`` (kernel runs), ``submits`` (hand-overs to a queue), ``bytes_up`` and ``bytes_down`` (copied to
+        and from a device), ``bytes_allocated`` (alive now) and ``allocations`` (made so far).
 
     Raises:
         DeviceUnavailable: If `device` is unknown or not there.
     """
-    total = dict.fromkeys(
-        ("dispatches", "submits", "bytes_up", "bytes_down", "bytes_allocated", "allocations"), 0
-    )
+    total = dict.fromkeys(("dispatches", "submits", "bytes_up", "bytes_down", "bytes_allocated", "allocations"), 0)
     wanted = None if device is None else select(device).info.device
     for info, _, backend in list(_opened):
         if wanted is None or info.device == wanted:

@@ -29,7 +29,7 @@ def _allocate(shape: Shape, dtype: np.dtype[Any], backend: Backend) -> NDArray[A
     extents = tuple(int(n.__index__()) for n in sizes)
     if any(n < 0 for n in extents):
         raise ValueError(f"shape must not have negative sizes, got {extents}")
-    memory = backend.allocate(math.prod(extents) * dtype.itemsize)
+    memory = memoryview(backend.allocate(math.prod(extents) * dtype.itemsize))
     return np.ndarray(extents, dtype, buffer=memory)
 
 
@@ -97,8 +97,11 @@ def asarray(x: Any, copy: bool | None = None, device: str | None = None) -> NDAr
     array = _as_numpy(x)
     _dtype(array.dtype)
     usable = (
-        array is x or array.base is not None
-    ) and array.flags.carray and array.dtype.isnative and backend.reaches(array)
+        (array is x or array.base is not None)
+        and array.flags.carray
+        and array.dtype.isnative
+        and backend.reaches(array)
+    )
     if copy is False:
         if usable:
             return array

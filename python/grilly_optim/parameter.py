@@ -32,6 +32,7 @@ class Parameter(_Base):
     grad: NDArray[Any] | None
 
     def __new__(cls, x: ArrayLike) -> Parameter:
+        """Copy `x`; see the class."""
         array = np.asarray(x)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"x must hold real numbers, got dtype {array.dtype}")
@@ -41,9 +42,7 @@ class Parameter(_Base):
     def __array_finalize__(self, obj: object) -> None:
         self.grad = None
 
-    def __array_wrap__(
-        self, array: NDArray[Any], context: Any = None, return_scalar: bool = False, /
-    ) -> NDArray[Any]:
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False, /) -> Any:
         if array is self:
             return self
         return array[()] if return_scalar else array.view(np.ndarray)

@@ -44,11 +44,11 @@ struct Memory {
 };
 
 struct Segment {
-  void* parameter = nullptr;    // state field 0, in the caller's memory
+  void* parameter = nullptr;  // state field 0, in the caller's memory
   std::uint64_t elements = 0;
-  std::uint64_t first = 0;      // global index of element 0
-  std::uint32_t row = 0;        // which row of scalars
-  bool active = true;           // inactive: not touched by this run
+  std::uint64_t first = 0;  // global index of element 0
+  std::uint32_t row = 0;    // which row of scalars
+  bool active = true;       // inactive: not touched by this run
 };
 
 class Plan {

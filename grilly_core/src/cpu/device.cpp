@@ -49,8 +49,8 @@ const InstructionSet instruction_sets[] = {
 #if defined(GRILLY_X86_LOOPS)
     {"avx512", avx512::loops,
      [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512bw");
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
      }},
     {"avx2", avx2::loops, [] { return static_cast<bool>(__builtin_cpu_supports("avx2")); }},
 #endif
@@ -98,7 +98,9 @@ class CpuPlan final : public Plan {
 
 class CpuDevice final : public Device {
  public:
-  std::shared_ptr<Memory> allocate(std::size_t bytes) override { return std::make_shared<CpuMemory>(shared_from_this(), bytes); }
+  std::shared_ptr<Memory> allocate(std::size_t bytes) override {
+    return std::make_shared<CpuMemory>(shared_from_this(), bytes);
+  }
   bool reaches(const void*, std::size_t) const override { return true; }
   std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) override {
     return std::make_unique<CpuPlan>(*this, rule, precision, std::move(segments));
@@ -112,15 +114,18 @@ class CpuDevice final : public Device {
 };
 
 // 64 bytes for the widest vectors, pages above a page; huge pages where an array fills several.
-std::size_t alignment_for(std::size_t bytes) { return bytes < kPage ? kCacheLine : bytes < kHugePage ? kPage : kHugePage; }
+std::size_t alignment_for(std::size_t bytes) {
+  return bytes < kPage ? kCacheLine : bytes < kHugePage ? kPage : kHugePage;
+}
 
 CpuMemory::CpuMemory(std::shared_ptr<Device> owner, std::size_t bytes) : device(std::move(owner)) {
   held = std::max<std::size_t>(bytes, 1);
   const std::size_t alignment = alignment_for(held);
-  if (const char* limit = std::getenv("GRILLY_MEMORY_LIMIT"); limit && held + device->counters.bytes_allocated > std::strtoull(limit, nullptr, 10))
-    throw OutOfDeviceMemory("cpu: " + std::to_string(held) + " bytes asked for, " + std::to_string(device->counters.bytes_allocated) +
-                            " in use, GRILLY_MEMORY_LIMIT=" + limit);
-  data = ::operator new(held, std::align_val_t{alignment}, std::nothrow);
+  if (const char* limit = std::getenv("GRILLY_MEMORY_LIMIT");
+      limit && held + device->counters.bytes_allocated > std::strtoull(limit, nullptr, 10))
+    throw OutOfDeviceMemory("cpu: " + std::to_string(held) + " bytes asked for, " +
+                            std::to_string(device->counters.bytes_allocated) + " in use, GRILLY_MEMORY_LIMIT=" + limit);
+  data = ::operator new (held, std::align_val_t{alignment}, std::nothrow);
   if (!data) throw OutOfDeviceMemory("cpu: the system refused " + std::to_string(held) + " bytes");
   size = bytes;
 #if defined(__linux__)
@@ -131,7 +136,7 @@ CpuMemory::CpuMemory(std::shared_ptr<Device> owner, std::size_t bytes) : device(
 }
 
 CpuMemory::~CpuMemory() {
-  ::operator delete(data, std::align_val_t{alignment_for(held)});
+  ::operator delete (data, std::align_val_t{alignment_for(held)});
   device->counters.bytes_allocated -= held;
 }
 
@@ -172,7 +177,8 @@ void CpuPlan::run() {
 
 // The segments, or parts of segments, whose global elements lie in [begin, end).
 void CpuPlan::run_chunk(std::uint64_t begin, std::uint64_t end) {
-  auto after = std::upper_bound(segments.begin(), segments.end(), begin, [](std::uint64_t at, const Segment& s) { return at < s.first; });
+  auto after = std::upper_bound(segments.begin(), segments.end(), begin,
+                                [](std::uint64_t at, const Segment& s) { return at < s.first; });
   std::size_t index = static_cast<std::size_t>(after - segments.begin());
   // Empty segments share their first element with the next: step back over them too.
   while (index > 0 && segments[index - 1].first + segments[index - 1].elements > begin) --index;
@@ -190,7 +196,8 @@ void CpuPlan::run_range(std::size_t index, std::uint64_t begin, std::uint64_t en
   for (std::size_t field = 1; field < fields; ++field) stream[field] = state(field, index) + begin * size;
   for (std::size_t input = 0; input < rule.inputs.size(); ++input) {
     // The loops read inputs through const pointers.
-    stream[fields + input] = const_cast<char*>(static_cast<const char*>(inputs[index * rule.inputs.size() + input])) + begin * size;
+    stream[fields + input] =
+        const_cast<char*>(static_cast<const char*>(inputs[index * rule.inputs.size() + input])) + begin * size;
   }
   loop_(rows.data() + segments[index].row * rule.scalars.size(), stream, end - begin);
 }

@@ -44,10 +44,12 @@ std::mutex pools_mutex;
 #if !defined(_WIN32)
 // A child has none of its parent's threads: it forgets the pools and makes its own at first use. The lock is held over
 // the fork, so that it is not another thread's in the child.
-[[maybe_unused]] const int fork_handler = pthread_atfork([] { pools_mutex.lock(); }, [] { pools_mutex.unlock(); }, [] {
-  for (std::atomic<Pool*>& pool : pools) pool.store(nullptr, std::memory_order_relaxed);
-  pools_mutex.unlock();
-});
+[[maybe_unused]] const int fork_handler = pthread_atfork([] { pools_mutex.lock(); }, [] { pools_mutex.unlock(); },
+                                                         [] {
+                                                           for (std::atomic<Pool*>& pool : pools)
+                                                             pool.store(nullptr, std::memory_order_relaxed);
+                                                           pools_mutex.unlock();
+                                                         });
 #endif
 
 }  // namespace
@@ -90,7 +92,8 @@ void Pool::run(Work work, void* context, std::uint32_t chunks) {
     work(context, chunk);
     unfinished_.fetch_sub(1, std::memory_order_acq_rel);
   }
-  for (std::uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;) wait_for_change(unfinished_, left);
+  for (std::uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
+    wait_for_change(unfinished_, left);
 }
 
 // A worker that comes late finds another generation in the ticket and cannot claim: only a claim, which the exchange

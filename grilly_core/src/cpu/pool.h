@@ -15,11 +15,12 @@ class Pool {
  public:
   using Work = void (*)(void* context, std::uint32_t chunk);
 
-  // The pool with that many threads, the caller's included. Pools live to the end of the process; a forked child gets its own.
+  // The pool with that many threads, the caller's included. Pools live to the end of the process; a forked child gets
+  // its own.
   static Pool& of(unsigned threads);
 
-  // Calls work(context, chunk) for every chunk below `chunks`, and returns when all are done. When the pool is busy with
-  // another thread's job the caller does its job alone.
+  // Calls work(context, chunk) for every chunk below `chunks`, and returns when all are done. When the pool is busy
+  // with another thread's job the caller does its job alone.
   void run(Work work, void* context, std::uint32_t chunks);
 
  private:

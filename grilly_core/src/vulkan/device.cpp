@@ -11,7 +11,8 @@ VulkanDevice::VulkanDevice(VkPhysicalDevice physical_, bool force_staging) : phy
   if (!info.reason.empty()) throw DeviceUnavailable(info.name + " cannot be used: " + info.reason);
   vkGetPhysicalDeviceMemoryProperties(physical, &memory_types);
   max_allocation = info.limits.at("max_allocation_bytes");
-  if (const char* limit = std::getenv("GRILLY_MAX_ALLOCATION")) max_allocation = std::min<VkDeviceSize>(max_allocation, std::strtoull(limit, nullptr, 10));
+  if (const char* limit = std::getenv("GRILLY_MAX_ALLOCATION"))
+    max_allocation = std::min<VkDeviceSize>(max_allocation, std::strtoull(limit, nullptr, 10));
 
   std::uint32_t count = 0;
   vkGetPhysicalDeviceQueueFamilyProperties(physical, &count, nullptr);
@@ -37,8 +38,10 @@ VulkanDevice::VulkanDevice(VkPhysicalDevice physical_, bool force_staging) : phy
 
 void VulkanDevice::open(std::uint32_t family) {
   const float priority = 1.0f;
-  const VkDeviceQueueCreateInfo queue_info{
-      .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, .queueFamilyIndex = family, .queueCount = 1, .pQueuePriorities = &priority};
+  const VkDeviceQueueCreateInfo queue_info{.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                           .queueFamilyIndex = family,
+                                           .queueCount = 1,
+                                           .pQueuePriorities = &priority};
   VkPhysicalDeviceVulkan12Features features12{.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
                                               .scalarBlockLayout = VK_TRUE,
                                               .timelineSemaphore = VK_TRUE,
@@ -66,8 +69,9 @@ void VulkanDevice::open(std::uint32_t family) {
   volkLoadDeviceTable(&vk, handle);
 
   const VkPushConstantRange push{.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .offset = 0, .size = 32};
-  const VkPipelineLayoutCreateInfo layout{
-      .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO, .pushConstantRangeCount = 1, .pPushConstantRanges = &push};
+  const VkPipelineLayoutCreateInfo layout{.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                          .pushConstantRangeCount = 1,
+                                          .pPushConstantRanges = &push};
   const VkResult result = vk.vkCreatePipelineLayout(handle, &layout, nullptr, &pipeline_layout);
   if (result != VK_SUCCESS) vk.vkDestroyDevice(handle, nullptr);
   check(result, "vkCreatePipelineLayout");
@@ -86,15 +90,19 @@ VulkanDevice::~VulkanDevice() {
 
 void VulkanDevice::require_usable() const {
   if (in_child())
-    throw DeviceUnavailable(info.name + " was opened before this process was forked, and a driver does not survive a fork: "
+    throw DeviceUnavailable(info.name +
+                            " was opened before this process was forked, and a driver does not survive a fork: "
                             "start workers with the 'spawn' method, or build the optimizer in the child");
   if (lost_)
-    throw DeviceLost(info.name + " was lost earlier: build a new optimizer, which opens the device anew, and load the last state_dict() you have");
+    throw DeviceLost(info.name +
+                     " was lost earlier: build a new optimizer, which opens the device anew, and load the last "
+                     "state_dict() you have");
 }
 
 void VulkanDevice::lose(const char* when) {
   lost_ = true;
-  throw DeviceLost(info.name + " was lost " + when + ": the step did not finish, and what was on the device is gone. "
+  throw DeviceLost(info.name + " was lost " + when +
+                   ": the step did not finish, and what was on the device is gone. "
                    "Build a new optimizer, which opens the device anew, and load the last state_dict() you have");
 }
 
@@ -103,12 +111,14 @@ VkPipeline VulkanDevice::pipeline(const Rule& rule, Precision precision) {
   VkPipeline& pipeline = pipelines_[{&rule, precision}];
   if (pipeline) return pipeline;
   const Spirv& spirv = rule.spirv[static_cast<std::size_t>(precision)];
-  const VkShaderModuleCreateInfo module_info{
-      .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = spirv.count * sizeof(std::uint32_t), .pCode = spirv.words};
+  const VkShaderModuleCreateInfo module_info{.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                             .codeSize = spirv.count * sizeof(std::uint32_t),
+                                             .pCode = spirv.words};
   VkShaderModule module;
   check(vk.vkCreateShaderModule(handle, &module_info, nullptr, &module), "vkCreateShaderModule");
   const VkSpecializationMapEntry entry{.constantID = 0, .offset = 0, .size = sizeof kLocalSize};
-  const VkSpecializationInfo specialization{.mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof kLocalSize, .pData = &kLocalSize};
+  const VkSpecializationInfo specialization{
+      .mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof kLocalSize, .pData = &kLocalSize};
   const VkComputePipelineCreateInfo create{.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                            .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                                                      .stage = VK_SHADER_STAGE_COMPUTE_BIT,

@@ -68,14 +68,18 @@ bool has_layer(const char* name) {
 
 void create_instance(State& s) {
   if (volkInitialize() != VK_SUCCESS)
-    throw DeviceUnavailable("there is no Vulkan loader (libvulkan.so.1) on this machine: install the GPU's driver, or libvulkan1 (Debian, Ubuntu)");
-  if (volkGetInstanceVersion() < VK_API_VERSION_1_2) throw DeviceUnavailable("the Vulkan loader is older than version 1.2: update it");
+    throw DeviceUnavailable(
+        "there is no Vulkan loader (libvulkan.so.1) on this machine: install the GPU's driver, or libvulkan1 (Debian, "
+        "Ubuntu)");
+  if (volkGetInstanceVersion() < VK_API_VERSION_1_2)
+    throw DeviceUnavailable("the Vulkan loader is older than version 1.2: update it");
 
   std::vector<const char*> layers, extensions;
   VkInstanceCreateFlags flags = 0;
   const VkDebugUtilsMessengerCreateInfoEXT messenger{
       .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-      .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+      .messageSeverity =
+          VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
       .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
       .pfnUserCallback = on_message};
   const VkValidationFeatureEnableEXT synchronization = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
@@ -96,8 +100,9 @@ void create_instance(State& s) {
     extensions.push_back(VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME);
     flags |= VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR;
   }
-  const VkApplicationInfo application{
-      .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .pApplicationName = "grilly_optim", .apiVersion = VK_API_VERSION_1_2};
+  const VkApplicationInfo application{.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                                      .pApplicationName = "grilly_optim",
+                                      .apiVersion = VK_API_VERSION_1_2};
   const VkInstanceCreateInfo create{.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
                                     .pNext = validate ? &features : nullptr,
                                     .flags = flags,
@@ -108,7 +113,8 @@ void create_instance(State& s) {
                                     .ppEnabledExtensionNames = extensions.data()};
   const VkResult result = vkCreateInstance(&create, nullptr, &s.instance);
   if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
-    throw DeviceUnavailable("the Vulkan loader found no driver: install the GPU's driver, or mesa-vulkan-drivers (Debian, Ubuntu)");
+    throw DeviceUnavailable(
+        "the Vulkan loader found no driver: install the GPU's driver, or mesa-vulkan-drivers (Debian, Ubuntu)");
   if (result != VK_SUCCESS) throw DeviceUnavailable("vkCreateInstance failed with VkResult " + std::to_string(result));
   // Not volkLoadInstance: its device functions are global and would call the wrong driver when there are two.
   volkLoadInstanceOnly(s.instance);

@@ -9,7 +9,7 @@
 namespace grilly::vulkan {
 namespace {
 
-constexpr VkDeviceSize kSmall = VkDeviceSize{1} << 20;       // arrays below this come from blocks
+constexpr VkDeviceSize kSmall = VkDeviceSize{1} << 20;  // arrays below this come from blocks
 constexpr VkDeviceSize kBlockBytes = VkDeviceSize{4} << 20;
 constexpr VkDeviceSize kCacheLine = 64;
 
@@ -30,7 +30,8 @@ std::vector<VkMemoryPropertyFlags> preferences(Use use) {
 
 // An array in mapped memory; or, where the device has none that the host reads fast, in the host's own.
 struct MappedArray final : Memory {
-  MappedArray(std::shared_ptr<Device> device_, OwnedBuffer buffer_, std::size_t bytes) : device(std::move(device_)), buffer(std::move(buffer_)) {
+  MappedArray(std::shared_ptr<Device> device_, OwnedBuffer buffer_, std::size_t bytes)
+      : device(std::move(device_)), buffer(std::move(buffer_)) {
     data = buffer->mapped;
     size = bytes;
   }
@@ -56,13 +57,13 @@ struct SmallArray final : Memory {
 
 struct HostArray final : Memory {
   HostArray(std::shared_ptr<Device> device_, std::size_t bytes) : device(std::move(device_)) {
-    data = ::operator new(std::max<std::size_t>(bytes, 1), std::align_val_t{kCacheLine}, std::nothrow);
+    data = ::operator new (std::max<std::size_t>(bytes, 1), std::align_val_t{kCacheLine}, std::nothrow);
     if (!data) throw OutOfDeviceMemory("the system refused " + std::to_string(bytes) + " bytes of host memory");
     size = bytes;
     device->counters.bytes_allocated += size;
   }
   ~HostArray() override {
-    ::operator delete(data, std::align_val_t{kCacheLine});
+    ::operator delete (data, std::align_val_t{kCacheLine});
     device->counters.bytes_allocated -= size;
   }
   std::shared_ptr<Device> device;
@@ -76,8 +77,10 @@ Buffer VulkanDevice::create_buffer(Use use, VkDeviceSize bytes) {
     throw OutOfDeviceMemory(info.name + ": " + std::to_string(bytes) + " bytes asked for, " +
                             std::to_string(counters.bytes_allocated.load()) + " in use; " + why);
   };
-  if (bytes > max_allocation) refuse("the device allows " + std::to_string(max_allocation) + " bytes in one allocation");
-  if (const char* limit = std::getenv("GRILLY_MEMORY_LIMIT"); limit && counters.bytes_allocated + bytes > std::strtoull(limit, nullptr, 10))
+  if (bytes > max_allocation)
+    refuse("the device allows " + std::to_string(max_allocation) + " bytes in one allocation");
+  if (const char* limit = std::getenv("GRILLY_MEMORY_LIMIT");
+      limit && counters.bytes_allocated + bytes > std::strtoull(limit, nullptr, 10))
     refuse("GRILLY_MEMORY_LIMIT=" + std::string(limit));
 
   Buffer buffer;
@@ -85,13 +88,16 @@ Buffer VulkanDevice::create_buffer(Use use, VkDeviceSize bytes) {
   const VkBufferCreateInfo create{.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                                   .size = bytes,
                                   .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                                           VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT};
+                                           VK_BUFFER_USAGE_TRANSFER_DST_BIT |
+                                           VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT};
   check(vk.vkCreateBuffer(handle, &create, nullptr, &buffer.handle), "vkCreateBuffer");
   VkMemoryRequirements needs;
   vk.vkGetBufferMemoryRequirements(handle, buffer.handle, &needs);
 
-  const VkMemoryAllocateFlagsInfo flags{.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO, .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
-  VkMemoryAllocateInfo allocate{.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .pNext = &flags, .allocationSize = needs.size};
+  const VkMemoryAllocateFlagsInfo flags{.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                        .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
+  VkMemoryAllocateInfo allocate{
+      .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .pNext = &flags, .allocationSize = needs.size};
   VkResult result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
   for (const VkMemoryPropertyFlags wanted : preferences(use)) {
     for (std::uint32_t type = 0; type < memory_types.memoryTypeCount && result != VK_SUCCESS; ++type) {
@@ -130,7 +136,8 @@ void VulkanDevice::destroy_buffer(Buffer& buffer) {
   counters.bytes_allocated -= buffer.size;
 }
 
-OwnedBuffer::OwnedBuffer(VulkanDevice& device, Use use, VkDeviceSize bytes) : device_(&device), buffer_(device.create_buffer(use, bytes)) {
+OwnedBuffer::OwnedBuffer(VulkanDevice& device, Use use, VkDeviceSize bytes)
+    : device_(&device), buffer_(device.create_buffer(use, bytes)) {
   if (use == Use::shared) device_->addresses.add(buffer_);
 }
 

@@ -1,8 +1,8 @@
-// A plan on Vulkan: its state stays on the device; parameters and inputs are used where they lie when they lie in mapped
-// memory, and are copied otherwise.
+// A plan on Vulkan: its state stays on the device; parameters and inputs are used where they lie when they lie in
+// mapped memory, and are copied otherwise.
 //
-// A NumPy array cannot be watched, so the caller's array stays the truth: before a run it is compared with what was last
-// brought back, and goes up again where it differs.
+// A NumPy array cannot be watched, so the caller's array stays the truth: before a run it is compared with what was
+// last brought back, and goes up again where it differs.
 
 #include "vulkan.h"
 
@@ -12,7 +12,9 @@
 namespace grilly::vulkan {
 namespace {
 
-constexpr std::uint64_t padded(std::uint64_t elements) { return (elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment; }
+constexpr std::uint64_t padded(std::uint64_t elements) {
+  return (elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+}
 
 // The shader's pack of elements: 32 bytes.
 constexpr std::uint64_t kPackBytes = 32;
@@ -73,7 +75,9 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
 // Streams are cut into allocations: at segments where that is possible, inside a segment where it must be.
 void VulkanPlan::lay_out() {
   const std::uint64_t limit = device_.max_allocation / size_ / kSegmentAlignment * kSegmentAlignment;
-  if (limit == 0) throw OutOfDeviceMemory(device_.info.name + ": allocations are limited to " + std::to_string(device_.max_allocation) + " bytes");
+  if (limit == 0)
+    throw OutOfDeviceMemory(device_.info.name + ": allocations are limited to " +
+                            std::to_string(device_.max_allocation) + " bytes");
   for (std::size_t i = 0; i < segments.size(); ++i) {
     for (std::uint64_t done = 0; done < segments[i].elements;) {
       const std::uint64_t left = segments[i].elements - done;
@@ -96,7 +100,8 @@ VulkanPlan::Arena VulkanPlan::make_arena(Use use) const {
 }
 
 Transfer VulkanPlan::transfer(const Arena& arena, const Piece& piece, void* segment_start) const {
-  return {arena[piece.block]->handle, piece.at * size_, static_cast<char*>(segment_start) + piece.offset * size_, piece.elements * size_};
+  return {arena[piece.block]->handle, piece.at * size_, static_cast<char*>(segment_start) + piece.offset * size_,
+          piece.elements * size_};
 }
 
 void VulkanPlan::bring_parameters(std::vector<Transfer>& up, bool all) {
@@ -153,7 +158,8 @@ void VulkanPlan::write_tables() {
     *word++ = segment.active ? piece.elements : 0;
     *word++ = segment.first + piece.offset;
     *word++ = segment.row;
-    *word++ = in_place_[piece.segment] ? in_place_[piece.segment] + in_segment : parameters_[piece.block]->address + in_block;
+    *word++ =
+        in_place_[piece.segment] ? in_place_[piece.segment] + in_segment : parameters_[piece.block]->address + in_block;
     for (std::size_t field = 1; field < fields; ++field) *word++ = state_[field - 1][piece.block]->address + in_block;
     for (std::size_t input = 0; input < count; ++input) {
       const VkDeviceAddress at = input_at_[piece.segment * count + input];
@@ -166,7 +172,8 @@ void VulkanPlan::write_tables() {
     rows_ = OwnedBuffer(device_, Use::upload, bytes * 2);
   }
   if (precision == Precision::f32)
-    std::transform(rows.begin(), rows.end(), reinterpret_cast<float*>(rows_->mapped), [](double x) { return static_cast<float>(x); });
+    std::transform(rows.begin(), rows.end(), reinterpret_cast<float*>(rows_->mapped),
+                   [](double x) { return static_cast<float>(x); });
   else
     std::copy(rows.begin(), rows.end(), reinterpret_cast<double*>(rows_->mapped));
 }
@@ -211,7 +218,8 @@ void VulkanPlan::move_state(std::size_t field, std::size_t segment, void* host, 
     if (piece.segment != segment) continue;
     const Transfer move = transfer(arena, piece, host);
     if (char* mapped = arena[piece.block]->mapped)
-      up ? std::memcpy(mapped + move.offset, move.host, move.size) : std::memcpy(move.host, mapped + move.offset, move.size);
+      up ? std::memcpy(mapped + move.offset, move.host, move.size)
+         : std::memcpy(move.host, mapped + move.offset, move.size);
     else
       moves.push_back(move);
   }

@@ -14,9 +14,10 @@ bool injected(const char* where) {
   return fail && std::strcmp(fail, where) == 0;
 }
 
-void barrier(VulkanDevice& device, VkCommandBuffer commands, VkPipelineStageFlags from, VkAccessFlags written, VkPipelineStageFlags to,
-             VkAccessFlags read) {
-  const VkMemoryBarrier memory{.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = written, .dstAccessMask = read};
+void barrier(VulkanDevice& device, VkCommandBuffer commands, VkPipelineStageFlags from, VkAccessFlags written,
+             VkPipelineStageFlags to, VkAccessFlags read) {
+  const VkMemoryBarrier memory{
+      .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER, .srcAccessMask = written, .dstAccessMask = read};
   device.vk.vkCmdPipelineBarrier(commands, from, to, 0, 1, &memory, 0, nullptr, 0, nullptr);
 }
 
@@ -56,10 +57,11 @@ void record_copies(VulkanDevice& device, VkCommandBuffer commands, const Buffer&
     const VkBuffer buffer = batch[i].transfer.buffer;
     for (; i < batch.size() && batch[i].transfer.buffer == buffer; ++i) {
       const auto& [transfer, in_slot] = batch[i];
-      regions.push_back(up ? VkBufferCopy{in_slot, transfer.offset, transfer.size} : VkBufferCopy{transfer.offset, in_slot, transfer.size});
+      regions.push_back(up ? VkBufferCopy{in_slot, transfer.offset, transfer.size}
+                           : VkBufferCopy{transfer.offset, in_slot, transfer.size});
     }
-    device.vk.vkCmdCopyBuffer(commands, up ? slot.handle : buffer, up ? buffer : slot.handle, static_cast<std::uint32_t>(regions.size()),
-                              regions.data());
+    device.vk.vkCmdCopyBuffer(commands, up ? slot.handle : buffer, up ? buffer : slot.handle,
+                              static_cast<std::uint32_t>(regions.size()), regions.data());
   }
 }
 
@@ -68,15 +70,18 @@ void record_copies(VulkanDevice& device, VkCommandBuffer commands, const Buffer&
 void Queue::open(VulkanDevice& device, std::uint32_t family, std::uint32_t timestamp_bits) {
   device_ = &device;
   device.vk.vkGetDeviceQueue(device.handle, family, 0, &queue_);
-  const VkCommandPoolCreateInfo pool{
-      .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT, .queueFamilyIndex = family};
+  const VkCommandPoolCreateInfo pool{.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                     .flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT,
+                                     .queueFamilyIndex = family};
   check(device.vk.vkCreateCommandPool(device.handle, &pool, nullptr, &pool_), "vkCreateCommandPool");
-  const VkSemaphoreTypeCreateInfo type{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO, .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
+  const VkSemaphoreTypeCreateInfo type{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
+                                       .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
   const VkSemaphoreCreateInfo semaphore{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
   check(device.vk.vkCreateSemaphore(device.handle, &semaphore, nullptr, &timeline_), "vkCreateSemaphore");
   if (timestamp_bits > 0) {
     timestamp_mask_ = timestamp_bits >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << timestamp_bits) - 1;
-    const VkQueryPoolCreateInfo queries{.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO, .queryType = VK_QUERY_TYPE_TIMESTAMP, .queryCount = 2};
+    const VkQueryPoolCreateInfo queries{
+        .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO, .queryType = VK_QUERY_TYPE_TIMESTAMP, .queryCount = 2};
     check(device.vk.vkCreateQueryPool(device.handle, &queries, nullptr, &queries_), "vkCreateQueryPool");
   }
 }
@@ -102,7 +107,8 @@ VkCommandBuffer Queue::begin() {
     commands_.push_back(made);
   }
   const VkCommandBuffer commands = commands_[recorded_++];
-  const VkCommandBufferBeginInfo once{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+  const VkCommandBufferBeginInfo once{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                      .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
   check(device_->vk.vkBeginCommandBuffer(commands, &once), "vkBeginCommandBuffer");
   return commands;
 }
@@ -110,15 +116,17 @@ VkCommandBuffer Queue::begin() {
 void Queue::submit(VkCommandBuffer commands) {
   check(device_->vk.vkEndCommandBuffer(commands), "vkEndCommandBuffer");
   const std::uint64_t value = value_ + 1;
-  const VkTimelineSemaphoreSubmitInfo timeline{
-      .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO, .signalSemaphoreValueCount = 1, .pSignalSemaphoreValues = &value};
+  const VkTimelineSemaphoreSubmitInfo timeline{.sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+                                               .signalSemaphoreValueCount = 1,
+                                               .pSignalSemaphoreValues = &value};
   const VkSubmitInfo info{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
                           .pNext = &timeline,
                           .commandBufferCount = 1,
                           .pCommandBuffers = &commands,
                           .signalSemaphoreCount = 1,
                           .pSignalSemaphores = &timeline_};
-  const VkResult result = injected("submit") ? VK_ERROR_DEVICE_LOST : device_->vk.vkQueueSubmit(queue_, 1, &info, VK_NULL_HANDLE);
+  const VkResult result =
+      injected("submit") ? VK_ERROR_DEVICE_LOST : device_->vk.vkQueueSubmit(queue_, 1, &info, VK_NULL_HANDLE);
   if (result == VK_ERROR_DEVICE_LOST) device_->lose("while work was submitted to it");
   check(result, "vkQueueSubmit");
   value_ = value;
@@ -126,8 +134,10 @@ void Queue::submit(VkCommandBuffer commands) {
 }
 
 void Queue::wait(std::uint64_t value) {
-  const VkSemaphoreWaitInfo info{
-      .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO, .semaphoreCount = 1, .pSemaphores = &timeline_, .pValues = &value};
+  const VkSemaphoreWaitInfo info{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+                                 .semaphoreCount = 1,
+                                 .pSemaphores = &timeline_,
+                                 .pValues = &value};
   VkResult result = device_->vk.vkWaitSemaphores(device_->handle, &info, ~std::uint64_t{0});
   if (injected("wait")) result = VK_ERROR_DEVICE_LOST;
   if (result == VK_ERROR_DEVICE_LOST) device_->lose("while work ran on it");
@@ -152,7 +162,8 @@ void Queue::record_dispatches(VkCommandBuffer commands, const std::vector<Dispat
       std::uint64_t segments, chunks, rows;
       std::uint32_t count, stride;
     } push{dispatch.segments, dispatch.chunks, dispatch.rows, dispatch.count, dispatch.stride};
-    device_->vk.vkCmdPushConstants(commands, device_->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push, &push);
+    device_->vk.vkCmdPushConstants(commands, device_->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push,
+                                   &push);
     const std::uint32_t x = std::min(dispatch.count, max_groups);
     device_->vk.vkCmdDispatch(commands, x, (dispatch.count + x - 1) / x, 1);
     ++device_->counters.dispatches;
@@ -160,7 +171,8 @@ void Queue::record_dispatches(VkCommandBuffer commands, const std::vector<Dispat
   if (queries_) device_->vk.vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries_, 1);
 }
 
-void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>& dispatches, const std::vector<Transfer>& down) {
+void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>& dispatches,
+                    const std::vector<Transfer>& down) {
   check(device_->vk.vkResetCommandPool(device_->handle, pool_, 0), "vkResetCommandPool");
   recorded_ = 0;
   const std::vector<Batch> ups = batches(up), downs = batches(down);
@@ -186,12 +198,13 @@ void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>
     }
   }
   if (!ups.empty())
-    barrier(*device_, commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
-            VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
+    barrier(*device_, commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
+            VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
   if (!dispatches.empty()) record_dispatches(commands, dispatches);
   if (!downs.empty())
     barrier(*device_, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
-            VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_READ_BIT);
+            VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_TRANSFER_BIT,
+            VK_ACCESS_TRANSFER_READ_BIT);
 
   const auto record_down = [&](VkCommandBuffer into, std::size_t k) {
     record_copies(*device_, into, *slot(down_ring_, k, Use::readback).buffer, downs[k], false);
@@ -199,7 +212,8 @@ void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>
   for (std::size_t k = 0; k < std::min(kSlots, downs.size()); ++k) record_down(commands, k);
   const auto to_host = [&](VkCommandBuffer of) {
     barrier(*device_, of, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
-            VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
+            VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_HOST_BIT,
+            VK_ACCESS_HOST_READ_BIT);
   };
   to_host(commands);
   submit(commands);
@@ -223,7 +237,8 @@ void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>
   }
   if (queries_ && !dispatches.empty()) {
     std::uint64_t ticks[2] = {};
-    device_->vk.vkGetQueryPoolResults(device_->handle, queries_, 0, 2, sizeof ticks, ticks, sizeof ticks[0], VK_QUERY_RESULT_64_BIT);
+    device_->vk.vkGetQueryPoolResults(device_->handle, queries_, 0, 2, sizeof ticks, ticks, sizeof ticks[0],
+                                      VK_QUERY_RESULT_64_BIT);
     VkPhysicalDeviceProperties properties;
     vkGetPhysicalDeviceProperties(device_->physical, &properties);
     last_ns = static_cast<std::uint64_t>(static_cast<double>((ticks[1] - ticks[0]) & timestamp_mask_) *

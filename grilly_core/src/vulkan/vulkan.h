@@ -35,13 +35,18 @@ DeviceInfo describe(VkPhysicalDevice physical, bool force_staging);
 
 // --- memory.cpp
 
-enum class Use { device, shared, upload, readback };  // device only; both at full speed; written by the host; read by the host
+enum class Use {
+  device,
+  shared,
+  upload,
+  readback
+};  // device only; both at full speed; written by the host; read by the host
 
 struct Buffer {
   VkBuffer handle = VK_NULL_HANDLE;
   VkDeviceMemory memory = VK_NULL_HANDLE;
   VkDeviceSize size = 0;
-  char* mapped = nullptr;       // null for Use::device on a device with memory of its own
+  char* mapped = nullptr;  // null for Use::device on a device with memory of its own
   VkDeviceAddress address = 0;
 };
 
@@ -52,7 +57,9 @@ class OwnedBuffer {
  public:
   OwnedBuffer() = default;
   OwnedBuffer(VulkanDevice& device, Use use, VkDeviceSize bytes);
-  OwnedBuffer(OwnedBuffer&& other) noexcept : device_(other.device_), buffer_(other.buffer_) { other.device_ = nullptr; }
+  OwnedBuffer(OwnedBuffer&& other) noexcept : device_(other.device_), buffer_(other.buffer_) {
+    other.device_ = nullptr;
+  }
   OwnedBuffer& operator=(OwnedBuffer&& other) noexcept;
   ~OwnedBuffer();
   explicit operator bool() const { return device_ != nullptr; }
@@ -69,7 +76,8 @@ class AddressBook {
  public:
   void add(const Buffer& buffer);
   void remove(const Buffer& buffer);
-  // The device's address of [host, host + bytes), if all of it is mapped and it starts at a multiple of kAddressAlignment.
+  // The device's address of [host, host + bytes), if all of it is mapped and it starts at a multiple of
+  // kAddressAlignment.
   std::optional<VkDeviceAddress> find(const void* host, std::uint64_t bytes) const;
 
  private:
@@ -116,9 +124,10 @@ class Queue {
  public:
   void open(VulkanDevice& device, std::uint32_t family, std::uint32_t timestamp_bits);
   void close();
-  // Uploads, then dispatches, then downloads; returns when the host may read. One submission as long as the transfers fit
-  // in the staging ring, which holds kSlots * kSlotBytes each way.
-  void execute(const std::vector<Transfer>& up, const std::vector<Dispatch>& dispatches, const std::vector<Transfer>& down);
+  // Uploads, then dispatches, then downloads; returns when the host may read. One submission as long as the transfers
+  // fit in the staging ring, which holds kSlots * kSlotBytes each way.
+  void execute(const std::vector<Transfer>& up, const std::vector<Dispatch>& dispatches,
+               const std::vector<Transfer>& down);
   std::uint64_t last_ns = 0;
 
  private:
@@ -206,7 +215,7 @@ class VulkanPlan final : public Plan {
     std::size_t segment;
     std::uint64_t offset, elements;  // within the segment
     std::size_t block;
-    std::uint64_t at;                // elements into the block
+    std::uint64_t at;  // elements into the block
   };
   using Arena = std::vector<OwnedBuffer>;  // one stream of all segments, by block
 
@@ -224,12 +233,12 @@ class VulkanPlan final : public Plan {
   VkPipeline pipeline_;
   std::vector<Piece> pieces_;
   std::vector<std::uint64_t> block_elements_;
-  std::vector<Arena> state_;                 // by field - 1
-  std::vector<VkDeviceAddress> in_place_;    // by segment: where the device finds the parameter itself, 0: it has a copy
-  Arena parameters_;                         // the copies
+  std::vector<Arena> state_;               // by field - 1
+  std::vector<VkDeviceAddress> in_place_;  // by segment: where the device finds the parameter itself, 0: it has a copy
+  Arena parameters_;                       // the copies
   std::vector<std::vector<char>> last_seen_;  // by segment: what the host had when it and the copy last agreed
-  std::vector<Arena> inputs_;                // by input, made when first needed
-  std::vector<VkDeviceAddress> input_at_;    // [segment][input], 0: in the arena
+  std::vector<Arena> inputs_;                 // by input, made when first needed
+  std::vector<VkDeviceAddress> input_at_;     // [segment][input], 0: in the arena
   OwnedBuffer table_, chunks_, rows_;
   std::uint32_t chunk_count_ = 0;
 };

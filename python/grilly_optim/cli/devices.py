@@ -25,7 +25,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for d in found:
         state = "usable" if d.usable else "cannot be used"
-        print(f"{d.device or d.kind:10} {d.name}: {state}" + (f", type {d.type}" if d.kind == "vulkan" and d.usable else ""))
+        print(
+            f"{d.device or d.kind:10} {d.name}: {state}"
+            + (f", type {d.type}" if d.kind == "vulkan" and d.usable else "")
+        )
         if d.reason:
             print(f"{'':10} {d.reason}")
         if d.kind == "vulkan" and d.usable:

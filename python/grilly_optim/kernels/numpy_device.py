@@ -102,11 +102,11 @@ class NumpyDevice:
         self._count(array, array.nbytes)
         return array
 
-    def allocate(self, nbytes: int) -> Array:
+    def allocate(self, nbytes: int) -> memoryview:
         """Bytes of memory, counted while they are alive."""
         memory: Array = np.empty(nbytes, np.uint8)
         self._count(memory, nbytes)
-        return memory
+        return memory.data
 
     def _count(self, array: Array, nbytes: int) -> None:
         self._counters["bytes_allocated"] += nbytes

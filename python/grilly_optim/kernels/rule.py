@@ -14,9 +14,9 @@ Twin = Callable[..., tuple[Any, ...]]
 class Rule:
     """An update rule: its NumPy twin, and the names that the twin shares with ``shaders/rules/<name>.glsl``.
 
-    The twin is the rule's own text in NumPy: ``twin(s, g, ..., h)`` takes a state tuple of arrays, the inputs and a tuple
-    of scalars, and returns the new state. The first state field is the caller's parameter, the others belong to the
-    device.
+    The twin is the rule's own text in NumPy: ``twin(s, g, ..., h)`` takes a state tuple of arrays, the inputs and a
+    tuple of scalars, and returns the new state. The first state field is the caller's parameter, the others belong to
+    the device.
 
     Args:
         twin: The function; its name is the rule's name.

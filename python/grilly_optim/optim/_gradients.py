@@ -33,13 +33,16 @@ def collect(gradients: Any, parameters: Sequence[Array], positions: Mapping[str 
             position = positions.get(key)
             if position is None:
                 what = "id of a parameter" if isinstance(key, int) else "name of a parameter"
-                known = ", ".join(repr(k) for k in positions if isinstance(k, str)) or "none: the parameters have no names"
+                known = (
+                    ", ".join(repr(k) for k in positions if isinstance(k, str)) or "none: the parameters have no names"
+                )
                 raise ValueError(f"gradients has the key {key!r}, which is not the {what}; names are {known}")
             result[position] = gradient
         return result
     if isinstance(gradients, np.ndarray) or not isinstance(gradients, Iterable):
         raise TypeError(
-            f"gradients must be a sequence aligned with the parameters or a dict by name or id, got {type(gradients).__name__}"
+            "gradients must be a sequence aligned with the parameters or a dict by name or id, "
+            f"got {type(gradients).__name__}"
         )
     result = list(gradients)
     if len(result) != len(parameters):

@@ -35,7 +35,8 @@ class Launch:
         self.whole = self.members == list(range(len(parameters)))
         mine = [parameters[i] for i in self.members]
         self.direct = [p if is_direct(p) else np.ascontiguousarray(p) for p in mine]
-        self.copied = [(p, d) for p, d in zip(mine, self.direct, strict=True) if p is not d]
+        # (member, the caller's array, the contiguous copy) of each parameter that cannot be worked on directly
+        self.copied = [(k, p, d) for k, (p, d) in enumerate(zip(mine, self.direct, strict=True)) if p is not d]
         self.plan: Any = backend.plan(rule, self.direct)
 
     def pick(self, items: list[Any]) -> list[Any]:
@@ -44,13 +45,13 @@ class Launch:
 
     def copy_in(self) -> None:
         """Fetch the parameters that are worked on in a copy."""
-        for parameter, direct in self.copied:
+        for _, parameter, direct in self.copied:
             np.copyto(direct, parameter)
 
     def copy_out(self, gradients: Sequence[Array | None]) -> None:
         """Bring these back, the ones that took part in the step."""
-        for parameter, direct in self.copied:
-            if gradients[next(k for k, d in enumerate(self.direct) if d is direct)] is not None:
+        for k, parameter, direct in self.copied:
+            if gradients[k] is not None:
                 np.copyto(parameter, direct)
 
     def read_state(self, field: str, k: int) -> Array:

@@ -16,11 +16,19 @@ Group = dict[str, Any]
 def as_groups(params: Any) -> list[Group]:
     """Bring `params` into a list of group dicts: arrays, (name, array) pairs, a dict of names, or group dicts."""
     if isinstance(params, np.ndarray):
-        raise TypeError("params must be a sequence of arrays, a dict of names or a sequence of groups, got one array; write [array]")
+        raise TypeError(
+            "params must be a sequence of arrays, a dict of names or a sequence of groups, got one array; write [array]"
+        )
     if isinstance(params, Mapping):
-        return [dict(params)] if "params" in params and not isinstance(params["params"], np.ndarray) else [{"params": params}]
+        return (
+            [dict(params)]
+            if "params" in params and not isinstance(params["params"], np.ndarray)
+            else [{"params": params}]
+        )
     if not isinstance(params, Iterable):
-        raise TypeError(f"params must be a sequence of arrays, a dict of names or a sequence of groups, got {type(params).__name__}")
+        raise TypeError(
+            f"params must be a sequence of arrays, a dict of names or a sequence of groups, got {type(params).__name__}"
+        )
     items = list(params)
     if not items:
         raise ValueError("params is empty: there is nothing to optimize")
@@ -41,7 +49,9 @@ def named(params: Any, group: int) -> tuple[list[Array], list[str] | None]:
             return items, None
         pairs = items
     else:
-        raise TypeError(f"params of group {group} must be a sequence of arrays or a dict of names, got {type(params).__name__}")
+        raise TypeError(
+            f"params of group {group} must be a sequence of arrays or a dict of names, got {type(params).__name__}"
+        )
     for name, _ in pairs:
         if not isinstance(name, str):
             raise TypeError(f"parameter names of group {group} must be strings, got {name!r}")
@@ -79,7 +89,9 @@ def refuse_overlap(arrays: Sequence[Array], who: Sequence[str]) -> None:
         for _, j in reaching:
             if np.shares_memory(arrays[i], arrays[j]):
                 first, second = sorted((i, j))
-                raise ValueError(f"{who[second]} overlaps the memory of {who[first]}: every parameter needs memory of its own")
+                raise ValueError(
+                    f"{who[second]} overlaps the memory of {who[first]}: every parameter needs memory of its own"
+                )
         reaching.append((end, i))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grilly_optim.optim._options import check_options
 from grilly_optim.optim._steps import StepCounts
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], S
             if isinstance(value, list) and isinstance(group.get(name), tuple):
                 options[name] = tuple(value)
         merged = {**group, **options}
-        optimizer._rule(merged)
-        optimizer._scalars(merged, 1)
+        check_options(optimizer.RANGES, merged)
         groups.append(merged)
 
     positions = [i for g in saved_groups for i in g["params"]]
@@ -66,11 +66,15 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], S
         for name in (optimizer.STATE_NAMES[field] for field in fields):
             if name not in saved:
                 if counts[i] > 0:
-                    raise ValueError(f"state_dict has no {name!r} for {optimizer._who[i]}, which has had {counts[i]} steps")
+                    raise ValueError(
+                        f"state_dict has no {name!r} for {optimizer._who[i]}, which has had {counts[i]} steps"
+                    )
                 continue
             array = np.asarray(saved[name])
             if array.shape != parameter.shape:
-                raise ValueError(f"{name!r} of {optimizer._who[i]} has shape {array.shape} in state_dict, expected {parameter.shape}")
+                raise ValueError(
+                    f"{name!r} of {optimizer._who[i]} has shape {array.shape} in state_dict, expected {parameter.shape}"
+                )
             mine[name] = np.array(array, dtype=parameter.dtype, order="C", copy=True)
         arrays.append(mine)
     return groups, StepCounts(0, counts), arrays

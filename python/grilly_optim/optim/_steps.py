@@ -40,12 +40,14 @@ class StepCounts:
 
     def next_even(self) -> int:
         """Prepare a step in which every parameter takes part, from equal counts."""
-        assert self.even is not None  # noqa: S101 - the caller looked
+        assert self.even is not None
         self._next_counts = None
         self._next_even = self.even + 1
         return self._next_even
 
-    def next(self, active: NDArray[np.bool_], group_of: NDArray[Any]) -> tuple[list[tuple[int, int]], NDArray[np.uint32]]:
+    def next(
+        self, active: NDArray[np.bool_], group_of: NDArray[Any]
+    ) -> tuple[list[tuple[int, int]], NDArray[np.uint32]]:
         """Prepare a step of the `active` parameters.
 
         Returns:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim.optimizer import Group, Optimizer, require, require_value
+from grilly_optim.optim._options import Range
+from grilly_optim.optim.optimizer import Group, Optimizer
 
 Array = NDArray[Any]
 
@@ -95,8 +96,8 @@ class AdamW(Optimizer):
 
     State takes 8 bytes per float32 element, 12 with amsgrad.
 
-    Source: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019; Reddi, Kale & Kumar, "On the convergence of
-    Adam and beyond", 2018.
+    Source: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019; Reddi, Kale & Kumar, "On the convergence
+    of Adam and beyond", 2018.
 
     Example:
         >>> import numpy as np
@@ -110,6 +111,13 @@ class AdamW(Optimizer):
     """
 
     STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "vmax": "max_exp_avg_sq"}
+    RANGES: ClassVar[dict[str, Range]] = {
+        "lr": Range(0),
+        "betas": Range(0, 1, pair=True),
+        "eps": Range(0),
+        "weight_decay": Range(0),
+    }
+    FIXED: ClassVar[tuple[str, ...]] = ("amsgrad",)
 
     def __init__(
         self,
@@ -137,13 +145,7 @@ class AdamW(Optimizer):
         return ADAMW_AMSGRAD if group["amsgrad"] else ADAMW
 
     def _scalars(self, group: Group, t: int) -> AdamWScalars:
-        lr, eps, weight_decay = require(group, "lr", 0), require(group, "eps", 0), require(group, "weight_decay", 0)
-        try:
-            beta1, beta2 = group["betas"]
-        except (TypeError, ValueError):
-            raise TypeError(f"betas must be a pair of numbers, got {group['betas']!r}") from None
-        beta1 = require_value(beta1, "betas[0]", 0, 1, below=True)
-        beta2 = require_value(beta2, "betas[1]", 0, 1, below=True)
+        lr, (beta1, beta2) = group["lr"], group["betas"]
         c1 = 1 - beta1
         return AdamWScalars(
             beta1=beta1,
@@ -152,6 +154,6 @@ class AdamW(Optimizer):
             c2=1 - beta2,
             step=lr / (1 - beta1**t),
             inv_sqrt_bc2=1 / math.sqrt(1 - beta2**t),
-            eps=eps,
-            decay=1 - lr * weight_decay,
+            eps=group["eps"],
+            decay=1 - lr * group["weight_decay"],
         )

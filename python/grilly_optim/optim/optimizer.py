@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +15,7 @@ from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _gradients, _parameters
 from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._launch import Launch
+from grilly_optim.optim._options import Range, check_options
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
 from grilly_optim.optim._steps import StepCounts
 
@@ -25,34 +24,11 @@ Group = dict[str, Any]
 Gradients = Sequence[Array | None] | Mapping[str, Array | None] | Mapping[int, Array | None]
 
 
-def require(group: Group, name: str, low: float, high: float = math.inf, *, below: bool = False) -> float:
-    """A real, finite option within [low, high], or [low, high) with `below`.
-
-    Raises:
-        TypeError: Not a real number.
-        ValueError: Not in the range, or not finite.
-    """
-    value = group[name]
-    return require_value(value, name, low, high, below=below)
-
-
-def require_value(value: Any, name: str, low: float, high: float = math.inf, *, below: bool = False) -> float:
-    """`require` for a value that is no option by itself."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number, got {value!r}") from None
-    if low <= number < high or (number == high and not below and high < math.inf):
-        return number
-    expected = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}{')' if below else ']'}"
-    raise ValueError(f"{name} must be {expected}{' and finite' if high == math.inf else ''}, got {value!r}")
-
-
 class Optimizer:
     """Base of all optimizers.
 
-    A subclass names its state (`STATE_NAMES`), picks the rule of a group (`_rule`) and computes the rule's scalars for a
-    step (`_scalars`, which also validates the group's options). Everything else is here.
+    A subclass names its state and the ranges of its options, picks the rule of a group (`_rule`) and computes the
+    rule's scalars for a step (`_scalars`). Everything else is here.
 
     Args:
         params: Arrays, (name, array) pairs, a dict of names, or group dicts whose ``"params"`` is one of these.
@@ -62,6 +38,10 @@ class Optimizer:
 
     # Field of the rule's state -> name in state_dict(), torch's where torch has one.
     STATE_NAMES: ClassVar[dict[str, str]] = {}
+    # Option -> what it may be; looked at in every step, because callers and schedulers write to the groups.
+    RANGES: ClassVar[dict[str, Range]] = {}
+    # Options that pick the rule, and cannot change while a group is there.
+    FIXED: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Any, defaults: Group, device: str | None) -> None:
         self.defaults = defaults
@@ -105,8 +85,7 @@ class Optimizer:
             result["param_names"] = names
         for option, value in self.defaults.items():
             result.setdefault(option, value)
-        self._rule(result)
-        self._scalars(result, 1)
+        check_options(self.RANGES, result)
         return result
 
     def _adopt(self, groups: list[Group], counts: StepCounts) -> None:
@@ -139,6 +118,10 @@ class Optimizer:
         self._counts = counts
         self._launches = launches
         self._plans = [launch.plan for launch in launches]
+        self._indirect = [launch for launch in launches if launch.copied]
+        self._fixed = [{name: g[name] for name in self.FIXED} for g in groups]
+        self._watched = (*self.RANGES, *self.FIXED)
+        self._seen: list[list[Any]] = [[] for _ in groups]
         self._index = [None if len(groups) == 1 else self._group_of[launch.members] for launch in launches]
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -151,9 +134,8 @@ class Optimizer:
             ValueError: As in the constructor.
         """
         with self._lock:
-            old = [(launch, self._launches.index(launch)) for launch in self._launches]
             group = self._checked_group(param_group, len(self.param_groups))
-            state = {i: (launch, k) for launch, _ in old for k, i in enumerate(launch.members)}
+            state = {i: (launch, k) for launch in self._launches for k, i in enumerate(launch.members)}
             counts = self._counts.extended(len(self._parameters), len(group["params"]))
             self._adopt([*self.param_groups, group], counts)
             for launch in self._launches:
@@ -193,11 +175,10 @@ class Optimizer:
             if not fits:
                 gradients = self._conform(gradients)
             rows, index = self._rows(gradients)
-            copied = [launch for launch in self._launches if launch.copied]
-            for launch in copied:
+            for launch in self._indirect:
                 launch.copy_in()
             self._backend.run(self._plans, rows, index)
-            for launch in copied:
+            for launch in self._indirect:
                 launch.copy_out(launch.pick(gradients))  # type: ignore[arg-type]  # a list since _conform
             self._counts.commit()
         if self._hooks.post:
@@ -238,6 +219,10 @@ class Optimizer:
 
     def _rows(self, gradients: Any) -> tuple[list[list[tuple[float, ...]]], list[Any]]:
         """This step's rows of scalars for each plan, and which is whose. Validates; changes no count."""
+        for k, group in enumerate(self.param_groups):
+            # Checked once per value: most steps come with the options of the last one.
+            if [group[name] for name in self._watched] != self._seen[k]:
+                self._check_group_options(k, group)
         if self._missing == 0 and self._counts.even is not None:
             t = self._counts.next_even()
             rows = [self._scalars(group, t) for group in self.param_groups]
@@ -248,9 +233,22 @@ class Optimizer:
         keys, index = self._counts.next(active, self._group_of)
         by_key = [self._scalars(self.param_groups[k], t) for k, t in keys]
         if not by_key:
-            # Nothing takes part, but the options are looked at all the same.
-            by_key = [self._scalars(self.param_groups[0], 1)]
-        return [self._own_rows(launch, by_key) for launch in self._launches], [index[launch.members] for launch in self._launches]
+            by_key = [self._scalars(self.param_groups[0], 1)]  # nobody's row: no parameter takes part
+        return [self._own_rows(launch, by_key) for launch in self._launches], [
+            index[launch.members] for launch in self._launches
+        ]
+
+    def _check_group_options(self, k: int, group: Group) -> None:
+        check_options(self.RANGES, group)
+        for name, value in self._fixed[k].items():
+            if group[name] != value:
+                raise ValueError(
+                    f"{name} of group {k} is {value!r} and cannot be changed to {group[name]!r}: "
+                    "it decides what state the group has"
+                )
+        values = [group[name] for name in self._watched]
+        # A value that can change in place (an array) is looked at in every step.
+        self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else []
 
     def _own_rows(self, launch: Launch, rows: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
         """Rows as this launch's rule takes them: other rules' rows have another width and stand in for nothing."""
@@ -276,7 +274,6 @@ class Optimizer:
         with self._lock:
             items = self._conform(gradients)
             rows, index = self._rows(items)
-            deltas = []
             host = self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
             trials = []
             for launch in self._launches:
@@ -288,16 +285,19 @@ class Optimizer:
                 trial.plan.gate(launch.pick(items))
                 trials.append(trial)
             host.run([trial.plan for trial in trials], rows, index)
-            after = {i: new for launch, trial in zip(self._launches, trials, strict=True) for i, new in zip(launch.members, trial.direct, strict=True)}
-            deltas = [after[i].reshape(p.shape) - p for i, p in enumerate(self._parameters)]
-        return deltas
+            after = {
+                i: new
+                for launch, trial in zip(self._launches, trials, strict=True)
+                for i, new in zip(launch.members, trial.direct, strict=True)
+            }
+            return [after[i].reshape(p.shape) - p for i, p in enumerate(self._parameters)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""
         for p in self._parameters:
             grad = getattr(p, "grad", None)
             if set_to_none and grad is not None:
-                p.grad = None  # type: ignore[attr-defined]  # a Parameter
+                p.grad = None
             elif grad is not None:
                 grad[...] = 0
 
@@ -326,6 +326,7 @@ class Optimizer:
             if rules == [self._rule(g).name for g in self.param_groups]:
                 self.param_groups[:] = groups
                 self._counts = counts
+                self._seen = [[] for _ in groups]
             else:
                 self._adopt(groups, counts)
             for launch in self._launches:
@@ -346,11 +347,19 @@ class Optimizer:
 
     def __repr__(self) -> str:
         options = [", ".join(f"{k}={g[k]!r}" for k in self.defaults) for g in self.param_groups]
-        groups = "".join(f"\n  group {k}: {len(g['params'])} parameters, {o}" for k, (g, o) in enumerate(zip(self.param_groups, options, strict=True)))
+        groups = "".join(
+            f"\n  group {k}: {len(g['params'])} parameters, {o}"
+            for k, (g, o) in enumerate(zip(self.param_groups, options, strict=True))
+        )
         return f"{type(self).__name__} on {self._choice.info.name}{groups}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"groups": self.param_groups, "defaults": self.defaults, "device": self.device, "state": self.state_dict()}
+        return {
+            "groups": self.param_groups,
+            "defaults": self.defaults,
+            "device": self.device,
+            "state": self.state_dict(),
+        }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         Optimizer.__init__(self, saved["groups"], saved["defaults"], saved["device"])
