@@ -5,7 +5,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
+#include <chrono>
+#include <thread>
 
 #include "grilly/device.h"
 #include "grilly/errors.h"
@@ -44,6 +46,24 @@ bool same_shape(PyObject* a, PyObject* b) {
 struct Range {
   std::uintptr_t begin, end;
 };
+
+// When the interpreter ends it kills other threads as they ask for the GIL, which must not happen inside C++: at exit no
+// run gives the GIL away any more, and the ones under way are waited for.
+std::atomic<bool> closing{false};
+std::atomic<int> running{0};
+struct Running {
+  Running() { ++running; }
+  ~Running() { --running; }
+};
+
+void close() {
+  closing = true;
+  {
+    const py::gil_scoped_release release;
+    while (running > 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  close_vulkan();
+}
 
 // A plan, and the arrays it works on: they stay alive as long as their addresses are in use.
 struct PyPlan {
@@ -97,6 +117,8 @@ struct PyPlan {
     for (std::size_t i = 0; i < count; ++i) {
       PyObject* gradient = PyList_GET_ITEM(gradients.ptr(), static_cast<Py_ssize_t>(i));
       Segment& segment = plan->segments[i];
+      const auto* parameter = array_of(parameters[i].ptr());
+      if (parameter->data != segment.parameter || !(parameter->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) return -1;
       segment.active = gradient != Py_None;
       if (!segment.active) {
         ++missing;
@@ -179,9 +201,10 @@ void run(const std::shared_ptr<Device>& device, const py::list& plans, const py:
     runs.push_back(plan.plan.get());
     elements += plan.plan->active_elements();
   }
-  if (elements < kReleaseGilElements && device->counters.submits == 0) {
+  if ((elements < kReleaseGilElements && device->counters.submits == 0) || closing) {
     device->run(runs);
   } else {
+    const Running running_now;  // outlives the release: counts until this thread has the GIL again
     const py::gil_scoped_release release;
     device->run(runs);
   }
@@ -277,7 +300,7 @@ PYBIND11_MODULE(_core, m) {
   });
   m.def("open_vulkan", &open_vulkan, py::arg("index"));
   m.def("take_vulkan_messages", &take_vulkan_messages);
-  m.def("close_vulkan", &close_vulkan);
+  m.def("close", &close);
   m.def("rules", [] {
     py::dict result;
     for (const Rule& rule : rules())

@@ -35,6 +35,9 @@ AUTO_GPU_MIN_ELEMENTS = 1_000_000
 # `auto` and "vulkan" take the first of these; a software device ("cpu") runs only when it is named.
 GPU_TYPES = ("discrete", "integrated", "virtual", "other")
 
+# Environment variables that a Vulkan device reads when it is opened.
+_OPENING_SWITCHES = ("GRILLY_FORCE_STAGING", "GRILLY_MAX_ALLOCATION", "GRILLY_MAX_GROUPS")
+
 _EXPECTED = "'auto', 'cpu', 'numpy', 'vulkan' or 'vulkan:' with an index, a uuid or a part of a name"
 
 
@@ -240,7 +243,10 @@ def open_device(device: str | None, elements: int | None = None) -> tuple[Choice
         DeviceUnavailable: If it is unknown, not there or not usable.
     """
     choice = select(device, elements)
-    key = f"{choice.info.device}|{os.environ.get('GRILLY_FORCE_STAGING', '')}"
+    # A Vulkan device with staging forced, say, is another device to the engine: it keeps its memory to itself.
+    key = choice.info.device
+    if choice.info.kind == "vulkan":
+        key += "".join(f"|{os.environ.get(switch, '')}" for switch in _OPENING_SWITCHES)
     with _lock:
         for _, opened_key, backend in _opened:
             if opened_key == key and not backend.lost:
@@ -296,4 +302,4 @@ def _close() -> None:
     """Let go of the devices while the interpreter is whole; what arrays and optimizers still hold lives on."""
     _opened.clear()
     if _core is not None:
-        _core.close_vulkan()
+        _core.close()

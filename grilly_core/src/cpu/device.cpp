@@ -107,6 +107,7 @@ class CpuDevice final : public Device {
   }
   void run(std::span<Plan* const> plans) override {
     for (Plan* plan : plans) {
+      if (plan->active_elements() == 0) continue;
       static_cast<CpuPlan*>(plan)->run();
       counters.dispatches.fetch_add(1, std::memory_order_relaxed);
     }

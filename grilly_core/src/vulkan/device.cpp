@@ -5,14 +5,22 @@
 #include <cstdlib>
 
 namespace grilly::vulkan {
+namespace {
+
+std::uint64_t limit(const char* variable, std::uint64_t otherwise) {
+  const char* value = std::getenv(variable);
+  return value && *value ? std::strtoull(value, nullptr, 10) : otherwise;
+}
+
+}  // namespace
 
 VulkanDevice::VulkanDevice(VkPhysicalDevice physical_, bool force_staging) : physical(physical_), pid_(process_id()) {
   info = describe(physical, force_staging);
   if (!info.reason.empty()) throw DeviceUnavailable(info.name + " cannot be used: " + info.reason);
   vkGetPhysicalDeviceMemoryProperties(physical, &memory_types);
-  max_allocation = info.limits.at("max_allocation_bytes");
-  if (const char* limit = std::getenv("GRILLY_MAX_ALLOCATION"))
-    max_allocation = std::min<VkDeviceSize>(max_allocation, std::strtoull(limit, nullptr, 10));
+  // What the device allows, or what a test wants it to allow: real limits take gigabytes to reach.
+  max_allocation = limit("GRILLY_MAX_ALLOCATION", info.limits.at("max_allocation_bytes"));
+  max_groups = static_cast<std::uint32_t>(limit("GRILLY_MAX_GROUPS", info.limits.at("max_groups")));
 
   std::uint32_t count = 0;
   vkGetPhysicalDeviceQueueFamilyProperties(physical, &count, nullptr);

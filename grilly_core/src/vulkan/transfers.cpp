@@ -155,7 +155,6 @@ void Queue::record_dispatches(VkCommandBuffer commands, const std::vector<Dispat
     device_->vk.vkCmdResetQueryPool(commands, queries_, 0, 2);
     device_->vk.vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_TOP_OF_PIPE_BIT, queries_, 0);
   }
-  const auto max_groups = static_cast<std::uint32_t>(device_->info.limits.at("max_groups"));
   for (const Dispatch& dispatch : dispatches) {
     device_->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, dispatch.pipeline);
     const struct {
@@ -164,7 +163,7 @@ void Queue::record_dispatches(VkCommandBuffer commands, const std::vector<Dispat
     } push{dispatch.segments, dispatch.chunks, dispatch.rows, dispatch.count, dispatch.stride};
     device_->vk.vkCmdPushConstants(commands, device_->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push,
                                    &push);
-    const std::uint32_t x = std::min(dispatch.count, max_groups);
+    const std::uint32_t x = std::min(dispatch.count, device_->max_groups);
     device_->vk.vkCmdDispatch(commands, x, (dispatch.count + x - 1) / x, 1);
     ++device_->counters.dispatches;
   }

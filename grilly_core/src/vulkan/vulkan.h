@@ -179,6 +179,7 @@ class VulkanDevice final : public Device {
   VolkDeviceTable vk{};
   VkPhysicalDeviceMemoryProperties memory_types{};
   VkDeviceSize max_allocation = 0;
+  std::uint32_t max_groups = 0;
   VkPipelineLayout pipeline_layout = VK_NULL_HANDLE;
   AddressBook addresses;
   std::mutex mutex;  // the queue, the staging ring

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -64,9 +65,15 @@ class Progress:
         on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._plain = not quiet and not on_terminal
         if not quiet and on_terminal:
-            # mininterval=0: the bar is drawn for every batch.
+            # A terminal may not know its size (0 x 0, in containers and under `script`), and tqdm would draw nothing
+            # there; this function takes 80 x 24 then.
+            size = shutil.get_terminal_size()
             self._bar = load("tqdm", extra="demo").tqdm(
-                total=total, mininterval=0, dynamic_ncols=True, bar_format="{desc} |{bar}| {percentage:3.0f}%{postfix}"
+                total=total,
+                mininterval=0,  # drawn every time it moves
+                ncols=size.columns,
+                nrows=size.lines,
+                bar_format="{desc} |{bar}| {percentage:3.0f}%{postfix}",
             )
 
     def __enter__(self) -> Progress:

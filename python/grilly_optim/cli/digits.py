@@ -89,7 +89,8 @@ def train(data: Data, initial: Sequence[Array], device: str, epochs: int, progre
             seen += len(batch)
             loss_sum += loss * len(batch)
             correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
-            progress.advance(f"epoch {epoch + 1}/{epochs}", f"loss {loss:.4f}, accuracy {correct / seen:.4f}")
+            test = f", test {history.test_accuracies[-1]:.4f}" if history.test_accuracies else ""
+            progress.advance(f"epoch {epoch + 1}/{epochs}", f"loss {loss:.4f}, accuracy {correct / seen:.4f}{test}")
 
         test_logits = mlp.forward(parameters, data.test_images)[-1]
         history.losses.append(loss_sum / images)

@@ -19,6 +19,8 @@ Array = NDArray[Any]
 # Elements per block: the temporaries of a rule stay in the cache, and below malloc's threshold for mapping fresh pages.
 BLOCK = 16_384
 
+ALIGNMENT = 64  # bytes: a cache line, and the widest vectors
+
 
 class NumpyPlan:
     """One rule over a list of contiguous arrays of one precision."""
@@ -27,6 +29,7 @@ class NumpyPlan:
         self._device = device
         self._rule = rule
         self._parameters = [p.reshape(-1) for p in parameters]
+        self._originals = list(parameters)
         self._shapes = [p.shape for p in parameters]
         self._state = [{name: device.zeros(p.size, p.dtype) for name in rule.owned_fields} for p in parameters]
         self._gradients: list[Array | None] = []
@@ -43,7 +46,7 @@ class NumpyPlan:
 
     def gate(self, gradients: Sequence[Array | None]) -> int:
         """Take the step's gradients as they are: how many are None, or -1 when one needs a cast, a copy or an error."""
-        if len(gradients) != len(self._parameters):
+        if len(gradients) != len(self._parameters) or not all(p.flags.writeable for p in self._originals):
             return -1
         for i, gradient in enumerate(gradients):
             if gradient is not None and not self._fits(i, gradient):
@@ -62,9 +65,14 @@ class NumpyPlan:
             and not self._clashes(gradient, parameter)
         )
 
-    def run(self, rows: Sequence[tuple[float, ...]], index: Sequence[int] | None) -> None:
-        """Run the rule: `rows` of scalars, and for each parameter the row that is its own (None: the first)."""
+    def run(self, rows: Sequence[tuple[float, ...]], index: Sequence[int] | None) -> bool:
+        """Run the rule: `rows` of scalars, and for each parameter the row that is its own (None: the first).
+
+        Returns:
+            Whether there was anything to do.
+        """
         rule = self._rule
+        busy = any(g is not None and g.size for g in self._gradients)
         for i, (p, state, g) in enumerate(zip(self._parameters, self._state, self._gradients, strict=True)):
             if g is None:
                 continue
@@ -76,6 +84,7 @@ class NumpyPlan:
                 for stream, new in zip(streams, rule.twin(old, g[block], h), strict=True):
                     stream[block] = new
         self._gradients = []
+        return busy
 
     def read_state(self, field: str, i: int, to: Array) -> None:
         """Copy a state field of parameter `i` into `to`."""
@@ -103,10 +112,11 @@ class NumpyDevice:
         return array
 
     def allocate(self, nbytes: int) -> memoryview:
-        """Bytes of memory, counted while they are alive."""
-        memory: Array = np.empty(nbytes, np.uint8)
+        """Bytes of memory, aligned as on the other devices and counted while they are alive."""
+        memory: Array = np.empty(nbytes + ALIGNMENT, np.uint8)
         self._count(memory, nbytes)
-        return memory.data
+        start = -memory.ctypes.data % ALIGNMENT
+        return memory[start : start + nbytes].data
 
     def _count(self, array: Array, nbytes: int) -> None:
         self._counters["bytes_allocated"] += nbytes
@@ -134,8 +144,7 @@ class NumpyDevice:
         # Overflow and invalid values are the caller's, and pass through as they do on every other device.
         with np.errstate(all="ignore"):
             for plan, plan_rows, index in zip(plans, rows, indices, strict=True):
-                plan.run(plan_rows, index)
-                self._counters["dispatches"] += 1
+                self._counters["dispatches"] += plan.run(plan_rows, index)
 
     def counters(self) -> dict[str, int]:
         """What was done since the process began."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.optim._parameters import is_direct
+from grilly_optim.optim._parameters import is_direct, require_writeable
 
 if TYPE_CHECKING:
     from grilly_optim._devices import Backend
@@ -34,7 +34,7 @@ class Launch:
         self.members = list(members)
         self.whole = self.members == list(range(len(parameters)))
         mine = [parameters[i] for i in self.members]
-        self.direct = [p if is_direct(p) else np.ascontiguousarray(p) for p in mine]
+        self.direct = [p if is_direct(p) else np.array(p, order="C", subok=False) for p in mine]
         # (member, the caller's array, the contiguous copy) of each parameter that cannot be worked on directly
         self.copied = [(k, p, d) for k, (p, d) in enumerate(zip(mine, self.direct, strict=True)) if p is not d]
         self.plan: Any = backend.plan(rule, self.direct)
@@ -43,8 +43,14 @@ class Launch:
         """The entries of a list over all parameters that belong here."""
         return items if self.whole else [items[i] for i in self.members]
 
-    def copy_in(self) -> None:
-        """Fetch the parameters that are worked on in a copy."""
+    def copy_in(self, who: Sequence[str]) -> None:
+        """Fetch the parameters that are worked on in a copy.
+
+        Raises:
+            ValueError: One has become read-only.
+        """
+        for k, parameter, _ in self.copied:
+            require_writeable(parameter, who[self.members[k]])
         for _, parameter, direct in self.copied:
             np.copyto(direct, parameter)
 

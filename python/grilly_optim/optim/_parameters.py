@@ -76,6 +76,11 @@ def check(array: Any, who: str, float64: bool, device_name: str) -> None:
         raise TypeError(f"{who} must be float32 or float64, got dtype {array.dtype}")
     if array.dtype == np.float64 and not float64:
         raise TypeError(f"{who} is float64, which {device_name} does not support: use float32 or device='cpu'")
+    require_writeable(array, who)
+
+
+def require_writeable(array: Array, who: str) -> None:
+    """Refuse a parameter that cannot be updated in place."""
     if not array.flags.writeable:
         raise ValueError(f"{who} is read-only, and would have to be updated in place")
 

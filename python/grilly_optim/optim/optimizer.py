@@ -176,7 +176,7 @@ class Optimizer:
                 gradients = self._conform(gradients)
             rows, index = self._rows(gradients)
             for launch in self._indirect:
-                launch.copy_in()
+                launch.copy_in(self._who)
             self._backend.run(self._plans, rows, index)
             for launch in self._indirect:
                 launch.copy_out(launch.pick(gradients))  # type: ignore[arg-type]  # a list since _conform
@@ -200,6 +200,8 @@ class Optimizer:
 
     def _conform(self, gradients: Any) -> list[Array | None]:
         """Gradients that the plans take, copied where they must be."""
+        for p, who in zip(self._parameters, self._who, strict=True):
+            _parameters.check(p, who, float64=True, device_name="")
         items = _gradients.collect(gradients, self._parameters, self._positions)
         if self._gate(items):
             return items

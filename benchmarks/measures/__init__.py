@@ -1,0 +1,1 @@
+"""The project's targets, measured: ``python -m grilly_optim.benchmarks.measures [--json FILE]``."""

@@ -1,0 +1,104 @@
+"""Devices as test parameters, the validation layer as a judge, and a count of tests by device."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+CI = os.environ.get("CI") == "true"
+os.environ["GRILLY_VALIDATION"] = "1"
+for switch in ("GRILLY_DEVICE", "GRILLY_THREADS", "GRILLY_ISA", "GRILLY_FORCE_STAGING"):
+    os.environ.pop(switch, None)
+
+import grilly_optim
+from grilly_optim import _devices
+
+pytest.register_assert_rewrite("tests.table")
+
+LAVAPIPE = "vulkan:llvmpipe"
+# Case -> device string; "staged" is Vulkan as on a GPU with memory of its own.
+CASES = {"numpy": "numpy", "cpu": "cpu", "vulkan": LAVAPIPE, "staged": LAVAPIPE}
+
+
+def _usable() -> dict[str, str]:
+    """Case -> why it cannot run ("" when it can)."""
+    vulkan = [i for i in grilly_optim.devices() if i.kind == "vulkan"]
+    if not CI and "GRILLY_VALIDATION" in vulkan[0].reason:
+        # A user's machine without the layer still runs the tests; CI does not.
+        del os.environ["GRILLY_VALIDATION"]
+        vulkan = [i for i in grilly_optim.devices() if i.kind == "vulkan"]
+    cpu = next(i for i in grilly_optim.devices() if i.kind == "cpu")
+    lavapipe = next((i.reason for i in vulkan if "llvmpipe" in i.name), f"no llvmpipe device: {vulkan[0].reason}")
+    return {"numpy": "", "cpu": cpu.reason, "vulkan": lavapipe, "staged": lavapipe}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--devices", default=",".join(CASES), help="run the device tests on these only")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "subprocess: starts other processes")
+    config.addinivalue_line("markers", "cases(*names): the device cases a test runs on")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--devices").split(",")
+    marker = metafunc.definition.get_closest_marker("cases")
+    names = marker.args if marker else tuple(CASES)
+    metafunc.parametrize("case", [n for n in names if n in chosen], scope="function")
+
+
+@pytest.fixture
+def device(case: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device string of this case; a test that takes it runs on every device."""
+    reason = _usable()[case]
+    if reason and CI:
+        pytest.fail(f"{case} is missing in CI: {reason}")
+    if reason:
+        pytest.skip(reason)
+    if case == "staged":
+        monkeypatch.setenv("GRILLY_FORCE_STAGING", "1")
+    return CASES[case]
+
+
+@pytest.fixture(autouse=True)
+def _validation() -> Iterator[None]:
+    """Any message of the validation layer fails the test that caused it."""
+    yield
+    if _devices._core is not None:
+        messages = _devices._core.take_vulkan_messages()
+        assert not messages, "\n".join(messages)
+
+
+_ran: Counter[str] = Counter()
+_skipped: list[str] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's Result
+    if report.when == "call" and not report.skipped:
+        callspec = getattr(item, "callspec", None)
+        _ran[callspec.params.get("case", "no device") if callspec else "no device"] += 1
+    if report.skipped:
+        _skipped.append(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    layer = "on" if "GRILLY_VALIDATION" in os.environ else "OFF: it is not installed"
+    names = {"vulkan": "vulkan (lavapipe)", "staged": "vulkan with staging forced"}
+    counts = ", ".join(f"{names.get(c, c)} {_ran[c]}" for c in (*CASES, "no device") if _ran[c])
+    terminalreporter.write_line(f"tests run by device: {counts}; Vulkan validation {layer}")
+    if CI and _skipped:
+        terminalreporter.write_line(f"CI=true allows no skipped test: {_skipped}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if CI and _skipped:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

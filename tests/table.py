@@ -1,0 +1,104 @@
+"""The inventory: every optimizer that goes through the table of inputs, and those inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import grilly_optim
+from grilly_optim.optim import AdamW, Optimizer
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One optimizer with its arguments."""
+
+    name: str
+    make: Callable[..., Optimizer]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = [
+    Row("adamw", AdamW),
+    Row("adamw-lr", AdamW, {"lr": 0.1, "weight_decay": 0.0}),
+    Row("adamw-betas-0", AdamW, {"betas": (0.0, 0.0), "eps": 1e-3}),
+    Row("adamw-amsgrad", AdamW, {"amsgrad": True, "betas": (0.8, 0.5)}),
+    Row("adamw-maximize", AdamW, {"maximize": True, "weight_decay": 0.3}),
+]
+
+# Around every boundary: pack (8 or 4 elements), segment alignment (256), workgroup chunk (1024 or 512), CPU chunk (4096),
+# NumPy block (16384), and large enough for threads.
+SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 255, 256, 257, 511, 513, 1023, 1024, 1025, 4097, 16385, 70001]
+
+_rng = np.random.default_rng(20)
+
+
+def draw(shape: int | tuple[int, ...], dtype: Any = np.float32, rng: np.random.Generator = _rng) -> Array:
+    """Normal draws, with some exact zeros and some large values."""
+    x = rng.standard_normal(shape)
+    x = np.where(rng.random(shape) < 0.05, 0.0, x) * np.where(rng.random(shape) < 0.05, 1e4, 1.0)
+    return np.asarray(x, dtype=dtype)
+
+
+def layouts(dtype: Any) -> Iterator[tuple[str, Callable[[], Array]]]:
+    """Views that are not plain contiguous arrays, or lie at odd addresses."""
+    yield "0-d", lambda: np.array(1.5, dtype)
+    yield "matrix", lambda: draw((13, 7), dtype)
+    yield "fortran", lambda: np.asfortranarray(draw((13, 7), dtype))
+    yield "transposed", lambda: draw((13, 7, 3), dtype).transpose(2, 0, 1)
+    yield "strided", lambda: draw(515, dtype)[::2]
+    yield "reversed", lambda: draw(300, dtype)[::-1]
+    yield "column", lambda: draw((50, 4), dtype)[:, 1]
+    yield "empty matrix", lambda: draw((0, 5), dtype)
+    for offset in (1, 2, 3, 5):
+        yield f"offset {offset}", lambda offset=offset: draw(600 + offset, dtype)[offset:]  # type: ignore[misc]  # bound now
+    yield "unaligned", lambda: np.frombuffer(bytearray(8 * 40 + 1), np.uint8)[1:].view(dtype)
+
+
+@contextmanager
+def works(device: str, dispatches: int) -> Iterator[None]:
+    """Asks that the device did that many kernel runs, and no other device any."""
+    before = {d: grilly_optim.counters(d)["dispatches"] for d in (device, None)}
+    yield
+    after = {d: grilly_optim.counters(d)["dispatches"] for d in (device, None)}
+    assert [after[d] - before[d] for d in (device, None)] == [dispatches, dispatches]
+
+
+def assert_bits(actual: Array, expected: Array, what: str = "") -> None:
+    """Equal to the last bit (NaN equals NaN)."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    differing = int((~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))).sum())
+    assert differing == 0, f"{what}: {differing} of {actual.size} elements differ"
+
+
+def adamw_in_double(
+    p: Array,
+    gradients: list[Array],
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    amsgrad: bool = False,
+    maximize: bool = False,
+) -> Array:
+    """AdamW as its authors write it, in float64: what every precision and device must come close to."""
+    theta = p.astype(np.float64)
+    m, v, largest = np.zeros_like(theta), np.zeros_like(theta), np.zeros_like(theta)
+    for t, gradient in enumerate(gradients, start=1):
+        g = (-1 if maximize else 1) * gradient.astype(np.float64)
+        theta *= 1 - lr * weight_decay
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        largest = np.maximum(largest, v)
+        v_hat = (largest if amsgrad else v) / (1 - betas[1] ** t)
+        theta -= lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v_hat) + eps)
+    return theta

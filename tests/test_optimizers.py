@@ -1,0 +1,194 @@
+"""Every optimizer, through the table of inputs, on every device: the NumPy answer, to the last bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import grilly_optim
+from grilly_optim.optim import AdamW
+from tests.table import ROWS, SIZES, Array, Row, adamw_in_double, assert_bits, draw, layouts, works
+
+DTYPES = [np.float32, np.float64]
+rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+
+def train(row: Row, parameters: list[Array], gradients: list[list[Array | None]], device: str) -> list[Array]:
+    """Step a fresh optimizer through the gradients; the parameters are changed in place."""
+    optimizer = row.make(parameters, **row.options, device=device)
+    for step in gradients:
+        optimizer.step(gradients=list(step))
+    return parameters
+
+
+@rows
+@dtypes
+def test_sizes_give_the_numpy_answer(row: Row, dtype: Any, device: str) -> None:
+    start = [draw(n, dtype) for n in SIZES]
+    gradients: list[list[Any]] = [[draw(n, dtype) for n in SIZES] for _ in range(4)]
+    expected = train(row, [p.copy() for p in start], gradients, "numpy")
+    with works(device, 4):
+        actual = train(row, [p.copy() for p in start], gradients, device)
+    for n, a, e in zip(SIZES, actual, expected, strict=True):
+        assert_bits(a, e, f"size {n}")
+
+
+@rows
+@dtypes
+@pytest.mark.parametrize("layout", [name for name, _ in layouts(np.float32)])
+def test_layouts_give_the_bits_of_contiguous_arrays(row: Row, dtype: Any, layout: str, device: str) -> None:
+    make = dict(layouts(dtype))[layout]
+    parameter, gradients = make(), [make() for _ in range(3)]
+    parameter[...] = draw(parameter.shape, dtype)
+    expected = train(row, [np.array(parameter, order="C")], [[np.array(g, order="C")] for g in gradients], "numpy")
+    with works(device, 3 if parameter.size else 0):
+        train(row, [parameter], [[g] for g in gradients], device)
+    assert_bits(parameter, expected[0], layout)
+
+
+def test_nothing_outside_a_slice_is_written(device: str) -> None:
+    whole = np.ones(5000, np.float32)
+    before = whole.copy()
+    AdamW([whole[1000:1777]], device=device).step(gradients=[before[:777]])
+    assert_bits(whole[:1000], before[:1000])
+    assert_bits(whole[1777:], before[1777:])
+    assert (whole[1000:1777] != before[1000:1777]).all()
+
+
+@rows
+def test_a_gradient_of_none_leaves_parameter_and_step_count(row: Row, device: str) -> None:
+    start = [draw(500) for _ in range(4)]
+    pattern = [(1, 1, 1, 1), (1, 0, 1, 0), (0, 0, 0, 0), (1, 1, 0, 0), (1, 1, 1, 1)]
+    gradients: list[list[Any]] = [[draw(500) if on else None for on in step] for step in pattern]
+    actual = train(row, [p.copy() for p in start], gradients, device)
+    for i, p in enumerate(start):
+        alone: list[list[Any]] = [[step[i]] for step in gradients if step[i] is not None]
+        assert_bits(actual[i], train(row, [p.copy()], alone, "numpy")[0], f"parameter {i}")
+
+
+def test_groups_have_their_own_options_and_change_between_steps(device: str) -> None:
+    start = [draw(400), draw(300, np.float64), draw(200), draw(100)]
+    groups = [
+        {"params": start[:2], "lr": 0.05},
+        {"params": start[2:3], "amsgrad": True, "maximize": True},
+        {"params": start[3:], "betas": (0.5, 0.6)},
+    ]
+
+    def run(where: str) -> list[Array]:
+        mine = [p.copy() for p in start]
+        parts = iter(mine)
+        optimizer = AdamW([{**g, "params": [next(parts) for _ in g["params"]]} for g in groups], device=where)  # type: ignore[attr-defined]  # lists
+        rng = np.random.default_rng(4)
+        for step in range(5):
+            optimizer.param_groups[0]["lr"] = 0.05 / (step + 1)
+            optimizer.param_groups[2]["weight_decay"] = 0.1 * step
+            optimizer.step(gradients=[draw(p.size, p.dtype, rng) for p in start])
+        return mine
+
+    before = grilly_optim.counters(device)["dispatches"]
+    actual = run(device)
+    assert grilly_optim.counters(device)["dispatches"] - before == 3 * 5  # one per rule and precision
+    for a, e in zip(actual, run("numpy"), strict=True):
+        assert_bits(a, e)
+
+
+@rows
+def test_100_steps_agree_with_float64(row: Row, device: str) -> None:
+    rng = np.random.default_rng(7)
+    p = rng.standard_normal(2000).astype(np.float32)
+    gradients = [rng.standard_normal(2000).astype(np.float32) for _ in range(100)]
+    expected = adamw_in_double(p, gradients, **row.options)
+    train(row, [p], [[g] for g in gradients], device)
+    np.testing.assert_allclose(p, expected, rtol=3e-5, atol=1e-6)
+
+
+def test_a_gradient_may_be_the_memory_of_a_parameter(device: str) -> None:
+    def run(alias: bool, make: Any) -> list[Array]:
+        rng = np.random.default_rng(3)
+        a, b = make(40_000), make(40_000)
+        a[...], b[...] = rng.standard_normal(40_000), rng.standard_normal(40_000)
+        optimizer = AdamW([a, b], lr=0.1, device=device)
+        for _ in range(3):
+            optimizer.step(gradients=[b, a] if alias else [b.copy(), a.copy()])
+            optimizer.step(gradients=[a, b] if alias else [a.copy(), b.copy()])
+            shifted = np.concatenate([a[1:], a[:1]])
+            optimizer.step(gradients=[shifted, b])
+        return [a, b]
+
+    for make in (lambda n: np.empty(n, np.float32), lambda n: grilly_optim.empty(n, device=device)):
+        for actual, expected in zip(run(True, make), run(False, make), strict=True):
+            assert_bits(actual, expected)
+
+
+def test_a_gradient_that_overlaps_a_parameter_in_part_counts_as_a_copy(device: str) -> None:
+    def run(alias: bool) -> Array:
+        memory = draw(3000, rng=np.random.default_rng(9))
+        p, gradient = memory[:2000], memory[500:2500]
+        AdamW([p], lr=0.1, device=device).step(gradients=[gradient if alias else gradient.copy()])
+        return p
+
+    assert_bits(run(True), run(False))
+
+
+def test_the_caller_may_change_parameters_between_steps(device: str) -> None:
+    def run(where: str) -> list[Array]:
+        rng = np.random.default_rng(5)
+        ps = [draw(3000, rng=rng), draw(100, rng=rng)]
+        optimizer = AdamW(ps, lr=0.1, device=where)
+        for step in range(4):
+            optimizer.step(gradients=[draw(3000, rng=rng), draw(100, rng=rng) if step % 2 else None])
+            ps[0][7] = 100.0 * step
+            np.clip(ps[1], -1, 1, out=ps[1])
+        return ps
+
+    for a, e in zip(run(device), run("numpy"), strict=True):
+        assert_bits(a, e)
+
+
+def test_infinite_and_nan_gradients_pass_as_they_come(device: str) -> None:
+    p, q = np.ones(40, np.float32), np.ones(40, np.float32)
+    g = draw(40)
+    g[[3, 17, 33]] = np.nan, np.inf, -np.inf
+    for amsgrad in (False, True):
+        AdamW([p], device=device, amsgrad=amsgrad).step(gradients=[g])
+        AdamW([q], device="numpy", amsgrad=amsgrad).step(gradients=[g])
+        assert_bits(p, q)
+    assert np.isnan(p[3])
+    assert np.isfinite(p[[0, 39]]).all()
+
+
+@rows
+def test_peek_is_the_change_of_the_next_step_and_changes_nothing(row: Row, device: str) -> None:
+    ps = [draw(700), draw((5, 6), np.float64), draw(50)[::-1]]
+    optimizer = row.make(ps, **row.options, device=device)
+    optimizer.step(gradients=[draw(700), draw((5, 6)), draw(50)])
+    before, state = [p.copy() for p in ps], optimizer.state_dict()
+    gradients = [draw(700), draw((5, 6), np.float64), None]
+    deltas = optimizer.peek(gradients)
+    for p, b in zip(ps, before, strict=True):
+        assert_bits(p, b)
+    again = optimizer.state_dict()
+    for i in range(3):
+        for name, value in state["state"][i].items():
+            assert_bits(np.asarray(again["state"][i][name]), np.asarray(value))
+    optimizer.step(gradients=gradients)
+    for p, b, delta in zip(ps, before, deltas, strict=True):
+        assert delta.shape == p.shape
+        np.testing.assert_array_less(np.abs(p - (b + delta)), 2 * np.spacing(np.maximum(np.abs(p), np.abs(b))))
+    assert not deltas[2].any()
+
+
+@pytest.mark.cases("vulkan")
+@rows
+def test_more_elements_than_65535_groups_of_256(row: Row, device: str) -> None:
+    n = 65_535 * 256 + 1_000
+    p = grilly_optim.empty(n, device=device)
+    p[...] = 1.0
+    g = grilly_optim.empty(n, device=device)
+    g[...] = np.linspace(1, 2, n, dtype=np.float32)
+    with works(device, 1):
+        row.make([p], **row.options, device=device).step(gradients=[g])
+    assert (p != 1.0).all()
