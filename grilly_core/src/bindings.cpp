@@ -56,7 +56,7 @@ struct Running {
   ~Running() { --running; }
 };
 
-void close() {
+void shut_down() {
   closing = true;
   {
     const py::gil_scoped_release release;
@@ -300,7 +300,7 @@ PYBIND11_MODULE(_core, m) {
   });
   m.def("open_vulkan", &open_vulkan, py::arg("index"));
   m.def("take_vulkan_messages", &take_vulkan_messages);
-  m.def("close", &close);
+  m.def("shut_down", &shut_down);
   m.def("rules", [] {
     py::dict result;
     for (const Rule& rule : rules())

@@ -302,4 +302,4 @@ def _close() -> None:
     """Let go of the devices while the interpreter is whole; what arrays and optimizers still hold lives on."""
     _opened.clear()
     if _core is not None:
-        _core.close()
+        _core.shut_down()
