@@ -15,7 +15,7 @@ import pytest
 
 import grilly_optim
 from grilly_optim.optim import AdamW
-from tests.table import Array, assert_bits, draw
+from tests.table import Array, assert_bits
 
 
 def train(device: str, seed: int, n: int = 100_000, steps: int = 5) -> Array:

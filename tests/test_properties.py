@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_how_an_array_is_cut_into_parameters_does_not_matter(device: str, seed: 
     parts = whole.copy()
     g = rng.standard_normal(3000).astype(np.float32)
     edges = [0, *sorted(cuts), 3000]
-    spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    spans = [slice(a, b) for a, b in itertools.pairwise(edges)]
     one, many = AdamW([whole], device=device), AdamW([parts[s] for s in spans], device=device)
     for _ in range(2):
         one.step(gradients=[g])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def test_small_arrays_share_allocations_and_give_them_back(device: str) -> None:
     arrays = [grilly_optim.empty(100, device=device) for _ in range(5000)]
     assert grilly_optim.counters(device)["allocations"] - before["allocations"] < 50
     addresses = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays)
-    assert all(end <= begin for (_, end), (begin, _) in zip(addresses, addresses[1:], strict=False))
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(addresses))
     assert all(begin % 64 == 0 for begin, _ in addresses)
     del arrays
     assert grilly_optim.counters(device)["bytes_allocated"] == before["bytes_allocated"]

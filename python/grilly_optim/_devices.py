@@ -225,6 +225,7 @@ def select(device: str | None, elements: int | None = None) -> Choice:
         choice = choose(device, infos, elements)
     except DeviceUnavailable as error:
         raise DeviceUnavailable(f"{error}{source}") from None
+    choice = Choice(choice.info, choice.why + source)
     if automatic and small and choice.info.kind == "cpu":
         choice = Choice(
             choice.info, f"{elements} elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})"

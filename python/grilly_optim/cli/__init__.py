@@ -8,6 +8,7 @@ import logging
 import sys
 
 from grilly_optim._errors import DeviceLost, DeviceUnavailable, OutOfDeviceMemory
+from grilly_optim._extras import MissingExtra
 
 # Subcommand -> what it does. Its module has add_arguments(parser) and run(options) -> exit status.
 COMMANDS = {
@@ -48,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (DeviceUnavailable, DeviceLost, OutOfDeviceMemory) as error:
         print(f"grilly-optim: {error}", file=sys.stderr)
         return 1
+    except MissingExtra as error:
+        print(f"grilly-optim: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("\ngrilly-optim: interrupted", file=sys.stderr)
+        print("grilly-optim: interrupted", file=sys.stderr)
         return INTERRUPTED

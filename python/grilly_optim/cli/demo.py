@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from grilly_optim._extras import MissingExtra, load
+from grilly_optim._extras import load
 
 # Job -> its module in grilly_optim.cli, which has run(options) -> exit status. The first one is the default.
 JOBS = {
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
             load(module, extra="demo")
         job = importlib.import_module(f"grilly_optim.cli.{JOBS[options.job]}")
         return int(job.run(options))
-    except (MissingExtra, OSError) as error:
+    except OSError as error:
         print(f"grilly-optim: {error}", file=sys.stderr)
         return 1
 

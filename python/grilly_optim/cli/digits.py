@@ -179,9 +179,11 @@ def run(options: argparse.Namespace) -> int:
     batches = -(-len(data.train_images) // BATCH)
     with Progress(total=epochs * batches, quiet=options.quiet) as progress:
         history = train(data, initial, choice.info.device, epochs, progress)
+    if not options.quiet:
+        print()
 
     accuracy, held_out = history.test_accuracies[-1], len(data.test_images)
-    print(f"\ntest accuracy {accuracy:.4f}: {round(accuracy * held_out)} of the {held_out} images held out")
+    print(f"test accuracy {accuracy:.4f}: {round(accuracy * held_out)} of the {held_out} images held out")
     print(f"device {choice.info.device}, {choice.info.name}: {choice.why}")
     print("\ntime per step on every device that is there, each from an epoch trained on it:")
     status = compare_devices(data, initial)

@@ -1,0 +1,32 @@
+"""Counts the cases that were compared with each original; an original with none is a failure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib.metadata import version
+
+import pytest
+
+ORIGINALS = {"torch": "torch"}  # what a test is marked with -> the package it comes from
+_compared: Counter[str] = Counter()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, package in ORIGINALS.items():
+        config.addinivalue_line("markers", f"{name}: compares with {package}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        _compared.update(name for name in ORIGINALS if name in report.keywords)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, package in ORIGINALS.items():
+        terminalreporter.write_line(f"parity: {_compared[name]} cases compared with {package} {version(package)}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    missing = [name for name in ORIGINALS if not _compared[name]]
+    if missing and not session.config.option.collectonly:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
