@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+import grilly_optim
+from grilly_optim import _devices
+
 CI = os.environ.get("CI") == "true"
 os.environ["GRILLY_VALIDATION"] = "1"
 for switch in ("GRILLY_DEVICE", "GRILLY_THREADS", "GRILLY_ISA", "GRILLY_FORCE_STAGING"):
     os.environ.pop(switch, None)
-
-import grilly_optim
-from grilly_optim import _devices
 
 pytest.register_assert_rewrite("tests.table")
 

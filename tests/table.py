@@ -32,8 +32,8 @@ ROWS = [
     Row("adamw-maximize", AdamW, {"maximize": True, "weight_decay": 0.3}),
 ]
 
-# Around every boundary: pack (8 or 4 elements), segment alignment (256), workgroup chunk (1024 or 512), CPU chunk (4096),
-# NumPy block (16384), and large enough for threads.
+# Around every boundary: pack (8 or 4 elements), segment alignment (256), workgroup chunk (1024 or 512), CPU chunk
+# (4096), NumPy block (16384), and large enough for threads.
 SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 255, 256, 257, 511, 513, 1023, 1024, 1025, 4097, 16385, 70001]
 
 _rng = np.random.default_rng(20)

@@ -31,7 +31,12 @@ read_only.setflags(write=False)
         ([shared[:60], shared[40:]], {}, ValueError, r"parameter 1 overlaps the memory of parameter 0"),
         ([shared, shared], {}, ValueError, r"parameter 1 overlaps the memory of parameter 0"),
         ({"a": shared[::2], "b": shared[::-4]}, {}, None, ""),  # 0, 2, 4 ... and 99, 95 ...: no common element
-        ({"a": shared[::2], "b": shared[98::-4]}, {}, ValueError, r"parameter 1 \('b'\) overlaps .* parameter 0 \('a'\)"),
+        (
+            {"a": shared[::2], "b": shared[98::-4]},
+            {},
+            ValueError,
+            r"parameter 1 \('b'\) overlaps .* parameter 0 \('a'\)",
+        ),
         ([], {}, ValueError, r"params is empty"),
         (shared, {}, TypeError, r"got one array; write \[array\]"),
         (3, {}, TypeError, r"params must be a sequence of arrays, .* got int"),
@@ -49,11 +54,16 @@ read_only.setflags(write=False)
         ([shared], {"betas": (0.9, math.nan)}, ValueError, r"betas\[1\] must be in \[0, 1\), got nan"),
         ([shared], {"betas": 0.9}, TypeError, r"betas must be a pair of numbers, got 0.9"),
         ([{"params": [shared], "lr": -2.0}], {}, ValueError, r"lr must be 0 or more"),
-        ([shared], {"device": "tpu"}, grilly_optim.DeviceUnavailable, r"device='tpu' is not known; expected 'auto', 'cpu'"),
+        (
+            [shared],
+            {"device": "tpu"},
+            grilly_optim.DeviceUnavailable,
+            r"device='tpu' is not known; expected 'auto', 'cpu'",
+        ),
         ([shared], {"device": "vulkan:no such"}, grilly_optim.DeviceUnavailable, r"no such"),
         ([shared], {"device": 3}, TypeError, r"device must be a string, got int"),
     ],
-)  # fmt: skip
+)
 def test_construction(params: Any, options: dict[str, Any], error: Any, message: str) -> None:
     before = grilly_optim.counters()["bytes_allocated"]
     if error is None:
@@ -79,10 +89,18 @@ def good() -> list[Any]:
 @pytest.mark.parametrize(
     ("gradients", "error", "message"),
     [
-        (lambda: [draw(30), draw((5, 4))], ValueError, r"gradient of parameter 1 \('b'\) has shape \(5, 4\), expected \(4, 5\)"),
+        (
+            lambda: [draw(30), draw((5, 4))],
+            ValueError,
+            r"gradient of parameter 1 \('b'\) has shape \(5, 4\), expected \(4, 5\)",
+        ),
         (lambda: [draw(30)], ValueError, r"gradients has 1 entries, and there are 2 parameters"),
         (lambda: [draw(31), draw((4, 5))], ValueError, r"gradient of parameter 0 \('a'\) has shape \(31,\)"),
-        (lambda: {"a": draw(30), "c": draw(3)}, ValueError, r"key 'c', which is not the name of a parameter; names are 'a', 'b'"),
+        (
+            lambda: {"a": draw(30), "c": draw(3)},
+            ValueError,
+            r"key 'c', which is not the name of a parameter; names are 'a', 'b'",
+        ),
         (lambda: {12345: draw(30)}, ValueError, r"key 12345, which is not the id of a parameter"),
         (lambda: [draw(30).astype(np.complex64), draw((4, 5))], TypeError, r"real numbers, got dtype complex64"),
         (lambda: ["x", draw((4, 5))], TypeError, r"real numbers, got dtype <U1"),
@@ -90,7 +108,7 @@ def good() -> list[Any]:
         (lambda: 3.0, TypeError, r"got float"),
         (lambda: None, ValueError, r"no parameter is a grilly_optim.Parameter"),
     ],
-)  # fmt: skip
+)
 def test_gradients(gradients: Callable[[], Any], error: Any, message: str, device: str) -> None:
     optimizer, ps = optimizer_with_state(device)
     before, state = [p.copy() for p in ps], optimizer.state_dict()
@@ -110,8 +128,16 @@ def assert_unchanged(optimizer: AdamW, ps: list[Any], before: list[Any], state: 
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("lr", -1), ("lr", math.nan), ("betas", (0.9, 1.0)), ("eps", math.nan), ("weight_decay", -1), ("lr", None), ("amsgrad", True)],
-)  # fmt: skip
+    [
+        ("lr", -1),
+        ("lr", math.nan),
+        ("betas", (0.9, 1.0)),
+        ("eps", math.nan),
+        ("weight_decay", -1),
+        ("lr", None),
+        ("amsgrad", True),
+    ],
+)
 def test_options_set_to_bad_values_between_steps(option: str, value: Any, device: str) -> None:
     optimizer, ps = optimizer_with_state(device)
     before, state = [p.copy() for p in ps], optimizer.state_dict()
@@ -160,14 +186,26 @@ def test_a_parameter_without_gradient_is_skipped_but_none_at_all_is_an_error() -
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda s: s["state"][1].update(exp_avg=np.zeros(7)), ValueError, r"'exp_avg' of parameter 1 \('b'\) has shape \(7,\)"),
-        (lambda s: s["state"][0].pop("exp_avg_sq"), ValueError, r"no 'exp_avg_sq' for parameter 0 \('a'\), which has had 1"),
+        (
+            lambda s: s["state"][1].update(exp_avg=np.zeros(7)),
+            ValueError,
+            r"'exp_avg' of parameter 1 \('b'\) has shape \(7,\)",
+        ),
+        (
+            lambda s: s["state"][0].pop("exp_avg_sq"),
+            ValueError,
+            r"no 'exp_avg_sq' for parameter 0 \('a'\), which has had 1",
+        ),
         (lambda s: s["state"][0].update(step=-1), ValueError, r"'step' of parameter 0 .* must be a whole number"),
-        (lambda s: s["param_groups"].append({"params": [2]}), ValueError, r"groups of \[2, 1\] parameters, expected \[2\]"),
+        (
+            lambda s: s["param_groups"].append({"params": [2]}),
+            ValueError,
+            r"groups of \[2, 1\] parameters, expected \[2\]",
+        ),
         (lambda s: s["param_groups"][0].update(lr=-1), ValueError, r"lr must be 0 or more"),
         (lambda s: s.pop("state"), TypeError, r"the keys 'state' and 'param_groups'"),
     ],
-)  # fmt: skip
+)
 def test_state_dicts(change: Callable[[Any], Any], error: Any, message: str, device: str) -> None:
     optimizer, ps = optimizer_with_state(device)
     before, state = [p.copy() for p in ps], optimizer.state_dict()

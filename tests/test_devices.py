@@ -54,7 +54,7 @@ MANY = 10 * AUTO_GPU_MIN_ELEMENTS
         ("cpu", [DISCRETE, *HOST], MANY, CPU),
         ("numpy", [DISCRETE, *HOST], MANY, NUMPY),
     ],
-)  # fmt: skip
+)
 def test_choice(device: str | None, infos: list[DeviceInfo], elements: int | None, expected: DeviceInfo) -> None:
     choice = choose(device, infos, elements)
     assert choice.info == expected
@@ -68,12 +68,16 @@ def test_choice(device: str | None, infos: list[DeviceInfo], elements: int | Non
         ("cpu:1", HOST, r"device='cpu:1' is not known"),
         ("cpu", [NO_CPU, NUMPY], r"device='cpu' cannot be used: not built"),
         ("vulkan", [NO_VULKAN, *HOST], r"device='vulkan': there is no Vulkan loader"),
-        ("vulkan", [LAVAPIPE, *HOST], r"there is no usable GPU \(llvmpipe.*: a software device, used only when it is named"),
+        (
+            "vulkan",
+            [LAVAPIPE, *HOST],
+            r"there is no usable GPU \(llvmpipe.*: a software device, used only when it is named",
+        ),
         ("vulkan:9", [LAVAPIPE, *HOST], r"there is no such Vulkan device; there is vulkan:0 llvmpipe"),
         ("vulkan:Old", [BROKEN, *HOST], r"device='vulkan:Old' \(Old Card\) cannot be used: it lacks int64"),
         ("vulkan:Radeon", [DISCRETE, TWIN, *HOST], r"fits several devices: .* select one by index or uuid"),
     ],
-)  # fmt: skip
+)
 def test_refusal(device: str, infos: list[DeviceInfo], message: str) -> None:
     with pytest.raises(DeviceUnavailable, match=message):
         choose(device, infos)
@@ -95,7 +99,8 @@ def test_auto_says_once_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
         _devices.select(None, 10)
         _devices.select(None, 10)
     assert [r.getMessage() for r in caplog.records] == [
-        f"device 'auto' is {_devices._cpu_info().name}: 10 elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})"
+        f"device 'auto' is {_devices._cpu_info().name}: "
+        f"10 elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})"
     ]
 
 

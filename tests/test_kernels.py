@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import generate
 import grilly_optim
+from check_vectorised import flags, scalar_loops
 from grilly_optim import _devices
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import AdamW, adamw
 from tests.table import assert_bits
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "shaders"))
-import generate
-from check_vectorised import flags, scalar_loops
 
 TWINS = [value for module in (adamw,) for value in vars(module).values() if isinstance(value, Rule)]
 
@@ -100,19 +99,31 @@ def _generate(rules: Path, out: Path) -> Path:
     return out / "loops.cpp"
 
 
-GOOD = "struct AState { float p; };\nstruct AScalars { float a; };\nRULE AState a(AState s, float g, AScalars h) { return s; }\n"
+GOOD = """
+struct AState { float p; };
+struct AScalars { float a; };
+RULE AState a(AState s, float g, AScalars h) { return s; }
+"""
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("b", GOOD, r"b.glsl: no function named 'b' marked RULE"),
-        ("a", GOOD.replace("float p", "float input"), r"a.glsl: 'input' is a reserved word of GLSL and cannot name a field"),
+        (
+            "a",
+            GOOD.replace("float p", "float input"),
+            r"a.glsl: 'input' is a reserved word of GLSL and cannot name a field",
+        ),
         ("a", GOOD.replace("float g, ", ""), r"a.glsl: a must take \(State s, float input, ..., Scalars h\)"),
         ("a", GOOD.replace("struct AScalars", "struct Other"), r"a.glsl: struct AScalars is not defined in the file"),
-        ("a", GOOD.replace("float p", "float " + ", ".join(f"p{i}" for i in range(17))), r"a.glsl: 18 streams, at most 16"),
+        (
+            "a",
+            GOOD.replace("float p", "float " + ", ".join(f"p{i}" for i in range(17))),
+            r"a.glsl: 18 streams, at most 16",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_generator_names_the_file_and_the_fault(name: str, text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.glsl"
     path.write_text(text)
@@ -163,5 +174,10 @@ def test_an_unknown_rule_is_refused() -> None:
 
 def test_counters_of_an_unopened_device_are_zero() -> None:
     assert set(grilly_optim.counters("numpy")) == {
-        "dispatches", "submits", "bytes_up", "bytes_down", "bytes_allocated", "allocations",
-    }  # fmt: skip
+        "dispatches",
+        "submits",
+        "bytes_up",
+        "bytes_down",
+        "bytes_allocated",
+        "allocations",
+    }

@@ -1,0 +1,53 @@
+"""What the documentation shows is run: docstrings, the pages' code, and the README's."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import grilly_optim
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", "docs/getting-started.md"]
+
+
+def modules() -> list[str]:
+    """Every public module of the package."""
+    found = [m.name for m in pkgutil.walk_packages(grilly_optim.__path__, "grilly_optim.")]
+    return ["grilly_optim", *(m for m in found if "benchmarks" not in m and not m.endswith("_core"))]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), raise_on_error=False)
+    assert result.failed == 0
+
+
+def test_every_public_function_has_an_example() -> None:
+    for name in ("devices", "empty", "zeros", "asarray", "Parameter"):
+        assert ">>>" in (getattr(grilly_optim, name).__doc__ or ""), name
+    for name in grilly_optim.optim.__all__:
+        if name != "Optimizer":
+            assert ">>>" in (getattr(grilly_optim.optim, name).__doc__ or ""), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_on_the_pages(page: str) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    assert blocks, "a page in this list shows code"
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    "page", sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("**/*.md") if ".venv" not in str(p))
+)
+def test_links_between_pages(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
