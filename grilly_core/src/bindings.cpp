@@ -47,8 +47,8 @@ struct Range {
   std::uintptr_t begin, end;
 };
 
-// When the interpreter ends it kills other threads as they ask for the GIL, which must not happen inside C++: at exit no
-// run gives the GIL away any more, and the ones under way are waited for.
+// When the interpreter ends it kills other threads as they ask for the GIL, which must not happen inside C++: at exit
+// no run gives the GIL away any more, and the ones under way are waited for.
 std::atomic<bool> closing{false};
 std::atomic<int> running{0};
 struct Running {
@@ -118,7 +118,8 @@ struct PyPlan {
       PyObject* gradient = PyList_GET_ITEM(gradients.ptr(), static_cast<Py_ssize_t>(i));
       Segment& segment = plan->segments[i];
       const auto* parameter = array_of(parameters[i].ptr());
-      if (parameter->data != segment.parameter || !(parameter->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) return -1;
+      if (parameter->data != segment.parameter || !(parameter->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+        return -1;
       segment.active = gradient != Py_None;
       if (!segment.active) {
         ++missing;

@@ -147,13 +147,14 @@ class AdamW(Optimizer):
     def _scalars(self, group: Group, t: int) -> AdamWScalars:
         lr, (beta1, beta2) = group["lr"], group["betas"]
         c1 = 1 - beta1
+        # By position, in the order of the rule's scalars: names would cost a third of a small step.
         return AdamWScalars(
-            beta1=beta1,
-            c1=-c1 if group["maximize"] else c1,
-            beta2=beta2,
-            c2=1 - beta2,
-            step=lr / (1 - beta1**t),
-            inv_sqrt_bc2=1 / math.sqrt(1 - beta2**t),
-            eps=group["eps"],
-            decay=1 - lr * group["weight_decay"],
+            beta1,
+            -c1 if group["maximize"] else c1,
+            beta2,
+            1 - beta2,
+            lr / (1 - beta1**t),
+            1 / math.sqrt(1 - beta2**t),
+            group["eps"],
+            1 - lr * group["weight_decay"],
         )
