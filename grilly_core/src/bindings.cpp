@@ -108,6 +108,23 @@ struct PyPlan {
     return after != guarded.begin() && std::prev(after)->end > begin;
   }
 
+  // Whether the rule can read this array as it is, as the gradient of parameter i.
+  bool fits(std::size_t i, PyObject* gradient) const {
+    const Segment& segment = plan->segments.at(i);
+    if (!is_array(gradient) || !has_precision(gradient, plan->precision)) return false;
+    const auto* proxy = array_of(gradient);
+    if ((proxy->flags & kUsable) != kUsable || !same_shape(gradient, parameters[i].ptr())) return false;
+    const auto address = reinterpret_cast<std::uintptr_t>(proxy->data);
+    return !clashes(address, segment.elements * size_of(plan->precision), segment.parameter);
+  }
+
+  // Whether parameter i is where it was and can still be written.
+  bool in_place(std::size_t i) const {
+    const auto* parameter = array_of(parameters[i].ptr());
+    return parameter->data == plan->segments[i].parameter &&
+           (parameter->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
+  }
+
   // Take the step's gradients as they are: how many are None, or -1 when one needs a look (a cast, a copy, an error).
   std::int64_t gate(const py::object& gradients, std::size_t input) {
     if (!PyList_CheckExact(gradients.ptr())) return -1;
@@ -117,20 +134,11 @@ struct PyPlan {
     for (std::size_t i = 0; i < count; ++i) {
       PyObject* gradient = PyList_GET_ITEM(gradients.ptr(), static_cast<Py_ssize_t>(i));
       Segment& segment = plan->segments[i];
-      const auto* parameter = array_of(parameters[i].ptr());
-      if (parameter->data != segment.parameter || !(parameter->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
-        return -1;
       segment.active = gradient != Py_None;
-      if (!segment.active) {
-        ++missing;
-        continue;
-      }
-      if (!is_array(gradient) || !has_precision(gradient, plan->precision)) return -1;
-      const auto* proxy = array_of(gradient);
-      if ((proxy->flags & kUsable) != kUsable || !same_shape(gradient, parameters[i].ptr())) return -1;
-      const auto address = reinterpret_cast<std::uintptr_t>(proxy->data);
-      if (clashes(address, segment.elements * size_of(plan->precision), segment.parameter)) return -1;
-      plan->inputs[i * inputs + input] = proxy->data;
+      if (!in_place(i) || (segment.active && !fits(i, gradient))) return -1;
+      missing += !segment.active;
+      if (!segment.active) continue;
+      plan->inputs[i * inputs + input] = array_of(gradient)->data;
       py::object& holder = held[i * inputs + input];
       if (holder.ptr() != gradient) holder = py::reinterpret_borrow<py::object>(gradient);
     }
@@ -202,7 +210,7 @@ void run(const std::shared_ptr<Device>& device, const py::list& plans, const py:
     runs.push_back(plan.plan.get());
     elements += plan.plan->active_elements();
   }
-  if ((elements < kReleaseGilElements && device->counters.submits == 0) || closing) {
+  if ((elements < kReleaseGilElements && !device->waits()) || closing) {
     device->run(runs);
   } else {
     const Running running_now;  // outlives the release: counts until this thread has the GIL again
@@ -270,6 +278,7 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<PyPlan>(m, "Plan")
       .def("gate", &PyPlan::gate, py::arg("gradients"), py::arg("input") = 0)
+      .def("fits", [](const PyPlan& p, std::size_t i, const py::object& gradient) { return p.fits(i, gradient.ptr()); })
       .def("guard", &PyPlan::guard, py::arg("arrays"))
       .def("read_state",
            [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {

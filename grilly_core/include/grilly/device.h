@@ -85,6 +85,8 @@ class Device : public std::enable_shared_from_this<Device> {
   virtual std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) = 0;
   // Runs plans that this device made, in order, and returns when the parameters are readable.
   virtual void run(std::span<Plan* const> plans) = 0;
+  // Whether a run waits for something other than the processor.
+  virtual bool waits() const { return false; }
   // Nanoseconds the device itself measured for the dispatches of the last run; 0 where it has no clock.
   virtual std::uint64_t last_run_ns() const { return 0; }
   // True once the driver has given up: what was made on the device cannot be used any more.

@@ -162,6 +162,7 @@ class VulkanDevice final : public Device {
   bool reaches(const void* data, std::size_t bytes) const override { return addresses.find(data, bytes).has_value(); }
   std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) override;
   void run(std::span<Plan* const> plans) override;
+  bool waits() const override { return true; }
   std::uint64_t last_run_ns() const override { return queue.last_ns; }
   bool lost() const override { return lost_; }
 

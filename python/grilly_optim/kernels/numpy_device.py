@@ -49,12 +49,13 @@ class NumpyPlan:
         if len(gradients) != len(self._parameters) or not all(p.flags.writeable for p in self._originals):
             return -1
         for i, gradient in enumerate(gradients):
-            if gradient is not None and not self._fits(i, gradient):
+            if gradient is not None and not self.fits(i, gradient):
                 return -1
         self._gradients = [None if g is None else g.reshape(-1) for g in gradients]
         return sum(g is None for g in gradients)
 
-    def _fits(self, i: int, gradient: Array) -> bool:
+    def fits(self, i: int, gradient: Array) -> bool:
+        """Whether the rule can read this array as it is, as the gradient of parameter `i`."""
         parameter = self._parameters[i]
         return (
             isinstance(gradient, np.ndarray)

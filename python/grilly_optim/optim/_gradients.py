@@ -50,15 +50,13 @@ def collect(gradients: Any, parameters: Sequence[Array], positions: Mapping[str 
     return result
 
 
-def conform(gradient: Any, parameter: Array, who: str) -> Array | None:
+def conform(gradient: Any, parameter: Array, who: str) -> Array:
     """A contiguous gradient of the parameter's shape and precision, which shares no memory with anything.
 
     Raises:
         TypeError: Complex, or not numbers.
         ValueError: Another shape.
     """
-    if gradient is None:
-        return None
     array = np.asarray(gradient)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"the gradient of {who} must hold real numbers, got dtype {array.dtype}")

@@ -45,7 +45,8 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], S
 
     groups = []
     for saved, group in zip(saved_groups, optimizer.param_groups, strict=True):
-        options = copy.deepcopy({k: v for k, v in saved.items() if k != "params"})
+        # Names belong to the parameters that are here, not to the ones that were saved.
+        options = copy.deepcopy({k: v for k, v in saved.items() if k not in ("params", "param_names")})
         for name, value in options.items():
             if isinstance(value, list) and isinstance(group.get(name), tuple):
                 options[name] = tuple(value)

@@ -205,16 +205,10 @@ class Optimizer:
         items = _gradients.collect(gradients, self._parameters, self._positions)
         if self._gate(items):
             return items
-        # Only what is refused is copied: a plan says whether it takes a gradient alone.
         for launch in self._launches:
-            nothing: list[Any] = [None] * len(launch.members)
             for k, i in enumerate(launch.members):
-                if items[i] is None:
-                    continue
-                nothing[k] = items[i]
-                if launch.plan.gate(nothing) < 0:
+                if items[i] is not None and not launch.plan.fits(k, items[i]):
                     items[i] = _gradients.conform(items[i], self._parameters[i], self._who[i])
-                nothing[k] = None
         if not self._gate(items):
             raise RuntimeError("the device does not take gradients that were made to fit: please report this")
         return items
