@@ -35,7 +35,7 @@ for python in $(compgen -c python3. | grep -xE 'python3\.(1[1-9])' | sort -u) "$
   tried+="$version "
   "$python" -m venv "$version"
   # One wheel per Python, built from the sdist alone; it must run with the oldest NumPy and the newest.
-  "$version/bin/python" -m pip wheel -q --no-deps -w "wheel-$version" -Ccmake.define.GRILLY_VULKAN=ON "$sdist"
+  "$version/bin/python" -m pip wheel -q --no-deps -w "wheel-$version" --config-settings=cmake.define.GRILLY_VULKAN=ON "$sdist"
   for numpy in oldest newest; do
     requirement=numpy
     if [ "$numpy" = oldest ]; then
