@@ -47,10 +47,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
-    chosen = metafunc.config.getoption("--devices").split(",")
     marker = metafunc.definition.get_closest_marker("cases")
-    names = marker.args if marker else tuple(CASES)
-    metafunc.parametrize("case", [n for n in names if n in chosen], scope="function")
+    metafunc.parametrize("case", marker.args if marker else tuple(CASES), scope="function")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.getoption("--devices").split(",")
+    left_out = [
+        i
+        for i in items
+        if (callspec := getattr(i, "callspec", None)) and callspec.params.get("case", chosen[0]) not in chosen
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [i for i in items if i not in left_out]
 
 
 @pytest.fixture
