@@ -121,8 +121,8 @@ def _turn(timing: Timing) -> None:
     if contestant.prepare:
         contestant.prepare()
     time.sleep(REST)
-    # The others' turns left other data in the caches, and sleeping threads.
-    _timed(contestant, max(1, calls // 10))
+    # The others' turns left other data in the caches, and sleeping threads; a tenth of a turn does not undo that.
+    _timed(contestant, max(1, calls // 2))
     timing.seconds.append(_timed(contestant, calls))
     if contestant.device_ns:
         timing.device_seconds.append(contestant.device_ns() * 1e-9)

@@ -2,6 +2,7 @@
 # Install the sdist into empty environments - every Python on this machine, with the oldest NumPy it can have and the
 # newest - and use it from a folder that has nothing of the source tree. $1: the folder with the sdist.
 set -euo pipefail
+source=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 sdist=$(realpath "$1"/grilly_optim-*.tar.gz)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -43,6 +44,9 @@ for python in $(compgen -c python3. | grep -xE 'python3\.(1[1-9])' | sort -u) "$
     fi
     "$version/bin/python" -m pip install -q --force-reinstall "$requirement" "wheel-$version"/*.whl
     "$version/bin/python" check.py
+    "$version/bin/python" -m pip install -q "pytest>=8" "hypothesis>=6.100"
+    "$version/bin/python" -m pytest -q -c "$source/pyproject.toml" --rootdir "$source" -p no:cacheprovider \
+      "$source"/tests/test_{optimizers,gradients,bad_input,state,arrays}.py
   done
 done
 [ "$tried" != " " ] || { echo "package: no Python 3.11 or newer was found" >&2; exit 1; }

@@ -238,5 +238,6 @@ def test_float64_on_a_device_without_it(device: str, monkeypatch: pytest.MonkeyP
 
     infos = [dataclasses.replace(i, float64=False) for i in _devices._vulkan_infos()]
     monkeypatch.setattr(_devices, "_vulkan_infos", lambda: infos)
+    monkeypatch.setattr(_devices, "_asked", {})
     with pytest.raises(TypeError, match=r"parameter 1 is float64, which llvmpipe.* does not support"):
         AdamW([draw(3), draw(3, np.float64)], device=device)

@@ -37,6 +37,8 @@ GPU_TYPES = ("discrete", "integrated", "virtual", "other")
 
 # Environment variables that a Vulkan device reads when it is opened.
 _OPENING_SWITCHES = ("GRILLY_FORCE_STAGING", "GRILLY_MAX_ALLOCATION", "GRILLY_MAX_GROUPS")
+# All that decide which device is taken, and what it is called.
+_SWITCHES = ("GRILLY_DEVICE", "GRILLY_ISA", "GRILLY_THREADS", *_OPENING_SWITCHES)
 
 _EXPECTED = "'auto', 'cpu', 'numpy', 'vulkan' or 'vulkan:' with an index, a uuid or a part of a name"
 
@@ -206,6 +208,7 @@ def _choose_automatically(infos: Sequence[DeviceInfo], elements: int | None) -> 
 _lock = threading.Lock()
 # Every device opened in this process, by what selects it. A lost device stays listed, for its counters.
 _opened: list[tuple[DeviceInfo, str, Backend]] = []
+_asked: dict[tuple[object, ...], tuple[Choice, Backend]] = {}
 _announced: set[str] = set()
 
 
@@ -243,7 +246,16 @@ def open_device(device: str | None, elements: int | None = None) -> tuple[Choice
         TypeError: If `device` is not a string.
         DeviceUnavailable: If it is unknown, not there or not usable.
     """
-    choice = select(device, elements)
+    # Looking at the machine takes a hundred microseconds and more: what was asked for once is remembered.
+    small = elements is not None and elements < AUTO_GPU_MIN_ELEMENTS
+    asked = (str(device), small, *(os.environ.get(switch) for switch in _SWITCHES))
+    known = _asked.get(asked)
+    if known is None or known[1].lost:
+        known = _asked[asked] = _open_choice(select(device, elements))
+    return known
+
+
+def _open_choice(choice: Choice) -> tuple[Choice, Backend]:
     # A Vulkan device with staging forced, say, is another device to the engine: it keeps its memory to itself.
     key = choice.info.device
     if choice.info.kind == "vulkan":
@@ -302,5 +314,6 @@ def last_run_ns(device: str) -> int:
 def _close() -> None:
     """Let go of the devices while the interpreter is whole; what arrays and optimizers still hold lives on."""
     _opened.clear()
+    _asked.clear()
     if _core is not None:
         _core.shut_down()

@@ -33,10 +33,12 @@ extern const LoopPair loops[];
 
 namespace {
 
-// Below this, waking a second thread costs more than it saves.
+// Below this a second thread costs more than it saves, even one that is awake.
 constexpr std::uint64_t kParallelElements = 60'000;
+// Below this it costs more to wake one that sleeps.
+constexpr std::uint64_t kWakeElements = 250'000;
 // A chunk is long enough to amortise its claim, and short enough to balance threads that are not equally fast.
-constexpr std::uint64_t kMinChunk = 4'096, kMaxChunk = 65'536;
+constexpr std::uint64_t kMinChunk = 4'096, kMaxChunk = 16'384;
 constexpr std::size_t kPage = 4'096, kCacheLine = 64, kHugePage = std::size_t{2} << 20;
 
 struct InstructionSet {
@@ -93,6 +95,7 @@ class CpuPlan final : public Plan {
   const Loop loop_;
   const unsigned threads_;
   std::uint64_t chunk_ = 0;
+  bool backwards_ = false;
   std::vector<std::shared_ptr<Memory>> state_;  // by field - 1
 };
 
@@ -166,14 +169,20 @@ void CpuPlan::write_state(std::size_t field, std::size_t segment, const void* fr
 void CpuPlan::run() {
   const std::uint64_t elements = active_elements();
   if (threads_ == 1 || elements < kParallelElements) return run_chunk(0, span());
-  chunk_ = std::clamp(span() / (4 * threads_), kMinChunk, kMaxChunk) / kSegmentAlignment * kSegmentAlignment;
-  const std::uint64_t chunks = (span() + chunk_ - 1) / chunk_;
-  Pool::of(threads_).run(
-      [](void* plan, std::uint32_t chunk) {
-        CpuPlan& self = *static_cast<CpuPlan*>(plan);
-        self.run_chunk(chunk * self.chunk_, (chunk + std::uint64_t{1}) * self.chunk_);
-      },
-      this, static_cast<std::uint32_t>(chunks));
+  const std::uint64_t wanted = std::clamp(span() / (4 * threads_), kMinChunk, kMaxChunk);
+  // Whole segments' alignment; and never more chunks than the pool can number.
+  chunk_ = std::max(wanted, span() / Pool::kMaxChunks + kSegmentAlignment) / kSegmentAlignment * kSegmentAlignment;
+  // Every other run goes backwards: it begins with what the last one left in the caches.
+  backwards_ = !backwards_;
+  Pool::of(threads_).run({.work =
+                              [](void* plan, std::uint32_t chunk) {
+                                CpuPlan& self = *static_cast<CpuPlan*>(plan);
+                                self.run_chunk(chunk * self.chunk_, (chunk + std::uint64_t{1}) * self.chunk_);
+                              },
+                          .context = this,
+                          .chunks = static_cast<std::uint32_t>((span() + chunk_ - 1) / chunk_),
+                          .backwards = backwards_,
+                          .worth_waking = elements >= kWakeElements});
 }
 
 // The segments, or parts of segments, whose global elements lie in [begin, end).

@@ -17,6 +17,13 @@ namespace {
 constexpr auto kSpin = std::chrono::microseconds(20);
 constexpr unsigned kMaxThreads = 256;
 
+constexpr unsigned kIndexBits = 20;
+constexpr std::uint32_t kGenerationMask = (1u << 24) - 1;
+
+std::uint64_t pack(std::uint64_t generation, std::uint64_t begin, std::uint64_t end) {
+  return generation << (2 * kIndexBits) | begin << kIndexBits | end;
+}
+
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
   _mm_pause();
@@ -69,55 +76,69 @@ Pool& Pool::of(unsigned threads) {
   return *pool;
 }
 
-Pool::Pool(unsigned threads) {
-  for (unsigned i = 1; i < threads; ++i) std::thread([this] { serve(); }).detach();
+Pool::Pool(unsigned threads) : threads_(threads), ranges_(new Range[threads]) {
+  for (unsigned i = 1; i < threads; ++i) std::thread([this, i] { serve(i); }).detach();
 }
 
-void Pool::run(Work work, void* context, std::uint32_t chunks) {
+void Pool::run(const Job& job) {
   const std::unique_lock lock(busy_, std::try_to_lock);
-  if (!lock.owns_lock()) {
-    for (std::uint32_t chunk = 0; chunk < chunks; ++chunk) work(context, chunk);
+  const bool asleep = lock.owns_lock() && std::chrono::steady_clock::now() - last_end_ > kSpin;
+  if (!lock.owns_lock() || (asleep && !job.worth_waking)) {
+    for (std::uint32_t chunk = 0; chunk < job.chunks; ++chunk) job.work(job.context, chunk);
+    if (lock.owns_lock()) last_end_ = std::chrono::steady_clock::now();
     return;
   }
-  unfinished_.store(chunks, std::memory_order_relaxed);
-  work_.store(work, std::memory_order_relaxed);
-  context_.store(context, std::memory_order_relaxed);
-  const std::uint32_t generation = ++generation_;
-  ticket_.store(std::uint64_t{generation} << 32 | chunks, std::memory_order_release);
+  unfinished_.store(job.chunks, std::memory_order_relaxed);
+  work_.store(job.work, std::memory_order_relaxed);
+  context_.store(job.context, std::memory_order_relaxed);
+  backwards_.store(job.backwards, std::memory_order_relaxed);
+  const std::uint32_t generation = generation_ = (generation_ + 1) & kGenerationMask;
+  for (unsigned i = 0; i < threads_; ++i) {
+    const std::uint64_t begin = std::uint64_t{job.chunks} * i / threads_,
+                        end = std::uint64_t{job.chunks} * (i + 1) / threads_;
+    ranges_[i].word.store(pack(generation, begin, end), std::memory_order_release);
+  }
   wake_.store(generation, std::memory_order_release);
   wake_.notify_all();
 
-  std::uint32_t chunk;
-  while (claim(generation, chunk)) {
-    work(context, chunk);
-    unfinished_.fetch_sub(1, std::memory_order_acq_rel);
-  }
+  take_part(0, generation);
   for (std::uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
     wait_for_change(unfinished_, left);
+  last_end_ = std::chrono::steady_clock::now();
 }
 
-// A worker that comes late finds another generation in the ticket and cannot claim: only a claim, which the exchange
-// proves to be of this generation, gives the right to read the job.
-bool Pool::claim(std::uint32_t generation, std::uint32_t& chunk) {
-  std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
-  while (ticket >> 32 == generation && static_cast<std::uint32_t>(ticket) != 0) {
-    if (ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
-      chunk = static_cast<std::uint32_t>(ticket) - 1;
+// The own range first, then what others have not begun. The job may be read only after a claim, which proves that it is
+// still the job of this generation: run() returns, and publishes another, only when every claimed chunk is done.
+void Pool::take_part(unsigned self, std::uint32_t generation) {
+  const bool backwards = backwards_.load(std::memory_order_relaxed);
+  for (unsigned k = 0; k < threads_; ++k) {
+    const unsigned victim = (self + k) % threads_;
+    std::uint32_t chunk;
+    while (claim(ranges_[victim], generation, backwards != (victim != self), chunk)) {
+      work_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), chunk);
+      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1 && self != 0) unfinished_.notify_one();
+    }
+  }
+}
+
+bool Pool::claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& chunk) {
+  std::uint64_t word = range.word.load(std::memory_order_acquire);
+  for (;;) {
+    const std::uint64_t begin = word >> kIndexBits & kMaxChunks, end = word & kMaxChunks;
+    if (word >> (2 * kIndexBits) != generation || begin >= end) return false;
+    const std::uint64_t rest = from_end ? pack(generation, begin, end - 1) : pack(generation, begin + 1, end);
+    if (range.word.compare_exchange_weak(word, rest, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      chunk = static_cast<std::uint32_t>(from_end ? end - 1 : begin);
       return true;
     }
   }
-  return false;
 }
 
-void Pool::serve() {
+void Pool::serve(unsigned self) {
   for (std::uint32_t seen = 0;;) {
     wait_for_change(wake_, seen);
     seen = wake_.load(std::memory_order_acquire);
-    std::uint32_t chunk;
-    while (claim(seen, chunk)) {
-      work_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), chunk);
-      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
-    }
+    take_part(self, seen);
   }
 }
 

@@ -1,12 +1,15 @@
 // A small thread pool for loops over memory.
 //
-// Chunks are claimed one by one through a single 64-bit ticket, and the caller starts on them at once: a static split
-// lets both sides fall asleep in turn. Workers spin for some microseconds after a job and then sleep, so that a program
-// that does other work between steps is not disturbed.
+// Every thread has a range of chunks of its own, the same one in every run of a plan, so that what it touched last time
+// is still in its cache; when it is done it takes chunks from the far end of another's range. The caller starts at
+// once: nobody waits for a worker that is still asleep. Workers spin for some microseconds after a job and then sleep,
+// so that a program that does other work between steps is not disturbed.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 namespace grilly {
@@ -15,26 +18,44 @@ class Pool {
  public:
   using Work = void (*)(void* context, std::uint32_t chunk);
 
+  struct Job {
+    Work work;
+    void* context;
+    std::uint32_t chunks;  // at most kMaxChunks
+    bool backwards;        // each thread goes through its range from the end
+    bool worth_waking;     // large enough to wake threads that sleep
+  };
+  static constexpr std::uint32_t kMaxChunks = (1u << 20) - 1;
+
   // The pool with that many threads, the caller's included. Pools live to the end of the process; a forked child gets
   // its own.
   static Pool& of(unsigned threads);
 
-  // Calls work(context, chunk) for every chunk below `chunks`, and returns when all are done. When the pool is busy
-  // with another thread's job the caller does its job alone.
-  void run(Work work, void* context, std::uint32_t chunks);
+  // Calls work(context, chunk) for every chunk, and returns when all are done. The caller does the job alone when the
+  // pool is busy with another thread's, or when the workers sleep and the job is not worth waking them.
+  void run(const Job& job);
 
  private:
-  explicit Pool(unsigned threads);
-  void serve();
-  bool claim(std::uint32_t generation, std::uint32_t& chunk);
+  // generation << 40 | begin << 20 | end: one word, so that a claim proves that it is of this generation.
+  struct alignas(64) Range {
+    std::atomic<std::uint64_t> word{0};
+  };
 
+  explicit Pool(unsigned threads);
+  void serve(unsigned self);
+  void take_part(unsigned self, std::uint32_t generation);
+  bool claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& chunk);
+
+  const unsigned threads_;
+  const std::unique_ptr<Range[]> ranges_;
   std::mutex busy_;
   std::uint32_t generation_ = 0;
-  alignas(64) std::atomic<std::uint64_t> ticket_{0};  // generation << 32 | chunks not yet claimed
+  std::chrono::steady_clock::time_point last_end_{};
   alignas(64) std::atomic<std::uint32_t> unfinished_{0};
   alignas(64) std::atomic<std::uint32_t> wake_{0};  // the generation, for sleepers
   std::atomic<Work> work_{nullptr};
   std::atomic<void*> context_{nullptr};
+  std::atomic<bool> backwards_{false};
 };
 
 }  // namespace grilly
