@@ -22,6 +22,9 @@ VulkanDevice::VulkanDevice(VkPhysicalDevice physical_, bool force_staging) : phy
   max_allocation = limit("GRILLY_MAX_ALLOCATION", info.limits.at("max_allocation_bytes"));
   max_groups = static_cast<std::uint32_t>(limit("GRILLY_MAX_GROUPS", info.limits.at("max_groups")));
 
+  // Loads that a workgroup shares are loads per lane in software, so there more packs share them; a GPU wants workgroups.
+  packs = info.type == "cpu" ? 8 : 2;
+
   std::uint32_t count = 0;
   vkGetPhysicalDeviceQueueFamilyProperties(physical, &count, nullptr);
   std::vector<VkQueueFamilyProperties> families(count);
@@ -124,9 +127,11 @@ VkPipeline VulkanDevice::pipeline(const Rule& rule, Precision precision) {
                                              .pCode = spirv.words};
   VkShaderModule module;
   check(vk.vkCreateShaderModule(handle, &module_info, nullptr, &module), "vkCreateShaderModule");
-  const VkSpecializationMapEntry entry{.constantID = 0, .offset = 0, .size = sizeof kLocalSize};
+  const std::uint32_t constants[] = {kLocalSize, packs};
+  const VkSpecializationMapEntry entries[] = {{0, 0, sizeof constants[0]},
+                                              {1, sizeof constants[0], sizeof constants[1]}};
   const VkSpecializationInfo specialization{
-      .mapEntryCount = 1, .pMapEntries = &entry, .dataSize = sizeof kLocalSize, .pData = &kLocalSize};
+      .mapEntryCount = 2, .pMapEntries = entries, .dataSize = sizeof constants, .pData = constants};
   const VkComputePipelineCreateInfo create{.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                            .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                                                      .stage = VK_SHADER_STAGE_COMPUTE_BIT,

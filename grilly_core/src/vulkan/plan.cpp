@@ -16,7 +16,7 @@ constexpr std::uint64_t padded(std::uint64_t elements) {
   return (elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
 }
 
-// The shader's pack of elements: 32 bytes.
+// The shader's pack of elements.
 constexpr std::uint64_t kPackBytes = 32;
 
 }  // namespace
@@ -43,7 +43,7 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
   const std::uint64_t stride = 3 + rule.streams();
   table_ = OwnedBuffer(device_, Use::upload, std::max<std::size_t>(pieces_.size(), 1) * stride * sizeof(std::uint64_t));
   std::vector<std::uint32_t> chunks;
-  const std::uint64_t chunk = kLocalSize * (kPackBytes / size_);
+  const std::uint64_t chunk = kLocalSize * device_.packs * (kPackBytes / size_);
   for (std::size_t k = 0; k < pieces_.size(); ++k)
     for (std::uint64_t at = 0; at * chunk < pieces_[k].elements; ++at) {
       chunks.push_back(static_cast<std::uint32_t>(k));

@@ -181,6 +181,7 @@ class VulkanDevice final : public Device {
   VkPhysicalDeviceMemoryProperties memory_types{};
   VkDeviceSize max_allocation = 0;
   std::uint32_t max_groups = 0;
+  std::uint32_t packs = 0;  // per invocation
   VkPipelineLayout pipeline_layout = VK_NULL_HANDLE;
   AddressBook addresses;
   std::mutex mutex;  // the queue, the staging ring

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -120,8 +121,8 @@ class Optimizer:
         self._plans = [launch.plan for launch in launches]
         self._indirect = [launch for launch in launches if launch.copied]
         self._fixed = [{name: g[name] for name in self.FIXED} for g in groups]
-        self._watched = (*self.RANGES, *self.FIXED)
-        self._seen: list[list[Any]] = [[] for _ in groups]
+        self._watched = operator.itemgetter(*self.RANGES, *self.FIXED)
+        self._seen: list[Any] = [None] * len(groups)
         self._index = [None if len(groups) == 1 else self._group_of[launch.members] for launch in launches]
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -217,7 +218,7 @@ class Optimizer:
         """This step's rows of scalars for each plan, and which is whose. Validates; changes no count."""
         for k, group in enumerate(self.param_groups):
             # Checked once per value: most steps come with the options of the last one.
-            if [group[name] for name in self._watched] != self._seen[k]:
+            if self._watched(group) != self._seen[k]:
                 self._check_group_options(k, group)
         if self._missing == 0 and self._counts.even is not None:
             t = self._counts.next_even()
@@ -242,9 +243,9 @@ class Optimizer:
                     f"{name} of group {k} is {value!r} and cannot be changed to {group[name]!r}: "
                     "it decides what state the group has"
                 )
-        values = [group[name] for name in self._watched]
-        # A value that can change in place (an array) is looked at in every step.
-        self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else []
+        values = self._watched(group)
+        # A value that can change in place (an array, a list) is looked at in every step.
+        self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else None
 
     def _own_rows(self, launch: Launch, rows: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
         """Rows as this launch's rule takes them: other rules' rows have another width and stand in for nothing."""
@@ -322,7 +323,7 @@ class Optimizer:
             if rules == [self._rule(g).name for g in self.param_groups]:
                 self.param_groups[:] = groups
                 self._counts = counts
-                self._seen = [[] for _ in groups]
+                self._seen = [None] * len(groups)
             else:
                 self._adopt(groups, counts)
             for launch in self._launches:
