@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "subprocess: starts other processes")
+    config.addinivalue_line("markers", "isa(name): needs this instruction set of the processor")
     config.addinivalue_line("markers", "cases(*names): the device cases a test runs on")
 
 
@@ -53,13 +54,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = config.getoption("--devices").split(",")
-    left_out = [
-        i
-        for i in items
-        if (callspec := getattr(i, "callspec", None)) and callspec.params.get("case", chosen[0]) not in chosen
-    ]
+    isas = _devices._core.cpu_instruction_sets() if _devices._core else []
+
+    def fits(item: pytest.Item) -> bool:
+        callspec, isa = getattr(item, "callspec", None), item.get_closest_marker("isa")
+        case = callspec.params.get("case", chosen[0]) if callspec else chosen[0]
+        return case in chosen and (isa is None or isa.args[0] in isas)
+
+    left_out = [item for item in items if not fits(item)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [i for i in items if i not in left_out]
+    items[:] = [item for item in items if fits(item)]
 
 
 @pytest.fixture

@@ -99,6 +99,46 @@ def _generate(rules: Path, out: Path) -> Path:
     return out / "loops.cpp"
 
 
+EVERY_FLOAT = r"""
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include "wide.h"
+namespace grilly { namespace GRILLY_ISA {
+// Negative numbers and NaN give a NaN; everything else must have the bits of the instruction.
+unsigned long differing() {
+  unsigned long count = 0;
+  for (std::uint64_t first = 0; first < (std::uint64_t{1} << 32); first += 16) {
+    std::uint32_t in[16], got[16], want[16];
+    for (std::uint32_t i = 0; i < 16; ++i) in[i] = static_cast<std::uint32_t>(first) + i;
+    const Wide x = _mm512_loadu_ps(in);
+    _mm512_storeu_ps(got, sqrt(x));
+    _mm512_storeu_ps(want, _mm512_sqrt_ps(x));
+    for (int i = 0; i < 16; ++i) {
+      const bool nan = (got[i] & 0x7fffffff) > 0x7f800000 && (want[i] & 0x7fffffff) > 0x7f800000;
+      count += got[i] != want[i] && !nan;
+    }
+  }
+  return count;
+}
+}}
+int main() { std::printf("%lu", grilly::GRILLY_ISA::differing()); }
+"""
+
+
+@pytest.mark.subprocess
+@pytest.mark.isa("avx512")
+def test_the_wide_square_root_is_right_for_every_float(tmp_path: Path) -> None:
+    """4,294,967,296 of them, against the processor's instruction."""
+    source = tmp_path / "every_float.cpp"
+    source.write_text(EVERY_FLOAT)
+    include = ROOT / "grilly_core/src/cpu"
+    command = ["g++", "-std=c++20", "-DGRILLY_ISA=avx512", *flags()["avx512"], f"-I{include}", source]
+    subprocess.run([*command, "-o", tmp_path / "every_float"], check=True)
+    result = subprocess.run([tmp_path / "every_float"], check=True, capture_output=True, text=True)
+    assert result.stdout == "0"
+
+
 GOOD = """
 struct AState { float p; };
 struct AScalars { float a; };

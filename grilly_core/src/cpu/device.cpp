@@ -38,7 +38,7 @@ constexpr std::uint64_t kParallelElements = 60'000;
 // Below this it costs more to wake one that sleeps.
 constexpr std::uint64_t kWakeElements = 250'000;
 // A chunk is long enough to amortise its claim, and short enough to balance threads that are not equally fast.
-constexpr std::uint64_t kMinChunk = 4'096, kMaxChunk = 16'384;
+constexpr std::uint64_t kMinChunk = 2'048, kMaxChunk = 16'384;
 constexpr std::size_t kPage = 4'096, kCacheLine = 64, kHugePage = std::size_t{2} << 20;
 
 struct InstructionSet {
@@ -169,7 +169,7 @@ void CpuPlan::write_state(std::size_t field, std::size_t segment, const void* fr
 void CpuPlan::run() {
   const std::uint64_t elements = active_elements();
   if (threads_ == 1 || elements < kParallelElements) return run_chunk(0, span());
-  const std::uint64_t wanted = std::clamp(span() / (4 * threads_), kMinChunk, kMaxChunk);
+  const std::uint64_t wanted = std::clamp(span() / (8 * threads_), kMinChunk, kMaxChunk);
   // Whole segments' alignment; and never more chunks than the pool can number.
   chunk_ = std::max(wanted, span() / Pool::kMaxChunks + kSegmentAlignment) / kSegmentAlignment * kSegmentAlignment;
   // Every other run goes backwards: it begins with what the last one left in the caches.

@@ -111,14 +111,16 @@ void Pool::run(const Job& job) {
 // still the job of this generation: run() returns, and publishes another, only when every claimed chunk is done.
 void Pool::take_part(unsigned self, std::uint32_t generation) {
   const bool backwards = backwards_.load(std::memory_order_relaxed);
+  std::uint32_t done = 0;  // told at the end: a shared counter per chunk would cost as much as a small chunk
   for (unsigned k = 0; k < threads_; ++k) {
     const unsigned victim = (self + k) % threads_;
     std::uint32_t chunk;
     while (claim(ranges_[victim], generation, backwards != (victim != self), chunk)) {
       work_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), chunk);
-      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1 && self != 0) unfinished_.notify_one();
+      ++done;
     }
   }
+  if (done > 0 && unfinished_.fetch_sub(done, std::memory_order_acq_rel) == done && self != 0) unfinished_.notify_one();
 }
 
 bool Pool::claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& chunk) {
