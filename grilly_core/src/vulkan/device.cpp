@@ -22,7 +22,8 @@ VulkanDevice::VulkanDevice(VkPhysicalDevice physical_, bool force_staging) : phy
   max_allocation = limit("GRILLY_MAX_ALLOCATION", info.limits.at("max_allocation_bytes"));
   max_groups = static_cast<std::uint32_t>(limit("GRILLY_MAX_GROUPS", info.limits.at("max_groups")));
 
-  // Loads that a workgroup shares are loads per lane in software, so there more packs share them; a GPU wants workgroups.
+  // Loads that a workgroup shares are loads per lane in software, so there more packs share them; a GPU wants
+  // workgroups.
   packs = info.type == "cpu" ? 8 : 2;
 
   std::uint32_t count = 0;
