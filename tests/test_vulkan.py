@@ -128,7 +128,7 @@ def test_streams_are_cut_at_the_largest_allocation(device: str, monkeypatch: pyt
 @ZERO_COPY
 def test_more_groups_than_one_axis_takes(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRILLY_MAX_GROUPS", "7")
-    start, g = draw(100_001), draw(100_001)  # 98 groups of 1024
+    start, g = draw(500_001), draw(500_001)  # 62 groups of 8192
     p = start.copy()
     AdamW([p], device=device).step(gradients=[g])
     assert_bits(p, numpy_answer([start], [g], 1)[0])
@@ -238,8 +238,9 @@ def test_the_validation_layer_catches_a_wrong_dispatch(device: str) -> None:
 import grilly_optim, numpy as np
 from grilly_optim import _devices
 from grilly_optim.optim import AdamW
-p = grilly_optim.zeros(70_000 * 1024, device={device!r})
-AdamW([p], device={device!r}).step(gradients=[p])
+memory = grilly_optim.zeros(70_000 * 4, device={device!r})
+ps = [memory[i:i + 1] for i in range(0, memory.size, 4)]  # each takes a group
+AdamW(ps, device={device!r}).step(gradients=ps)
 print(_devices._core.take_vulkan_messages())
 """
     if "GRILLY_VALIDATION" not in os.environ:
