@@ -38,6 +38,9 @@ def test_large_arrays_start_at_a_page(device: str) -> None:
     [
         ((-1,), ValueError, r"shape must not have negative sizes, got \(-1,\)"),
         (((2, -3),), ValueError, r"negative sizes, got \(2, -3\)"),
+        (([1.5],), TypeError, r"integer"),
+        (("ab",), TypeError, r"integer"),
+        ((2**62,), grilly_optim.OutOfDeviceMemory, r"takes 18446744073709551616 bytes"),
         ((3, object), TypeError, r"dtype must be a number, got object"),
         ((3, "U4"), TypeError, r"dtype must be a number, got <U4"),
     ],

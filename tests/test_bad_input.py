@@ -41,7 +41,7 @@ read_only.setflags(write=False)
         (shared, {}, TypeError, r"got one array; write \[array\]"),
         (3, {}, TypeError, r"params must be a sequence of arrays, .* got int"),
         ([{"params": [shared], "momentum": 0.9}], {}, ValueError, r"group 0 has the option 'momentum', which AdamW"),
-        ([{"params": [shared]}, {"lr": 1.0}], {}, ValueError, r"group 1 must be a dict with the key 'params'"),
+        ([{"params": [shared]}, {"lr": 1.0}], {}, ValueError, r"group 1 must have the key 'params', got 'lr'"),
         ([{"params": []}], {}, ValueError, r"params of group 0 is empty"),
         ([("w", shared[:5]), ("w", shared[5:])], {}, ValueError, r"the name 'w' is given to parameters 0 and 1"),
         ([shared], {"lr": -1.0}, ValueError, r"lr must be 0 or more, and finite, got -1.0"),
@@ -61,6 +61,19 @@ read_only.setflags(write=False)
             r"device='tpu' is not known; expected 'auto', 'cpu'",
         ),
         ([shared], {"device": "vulkan:no such"}, grilly_optim.DeviceUnavailable, r"no such"),
+        ([np.lib.stride_tricks.as_strided(shared, (9, 9), (4, 4))], {}, ValueError, r"parameter 0 overlaps itself"),
+        (
+            [{"params": [shared], "param_names": ["a", "b"]}],
+            {},
+            ValueError,
+            r"param_names of group 0 has 2 names for 1",
+        ),
+        ([shared], {"amsgrad": "no"}, TypeError, r"amsgrad must be True or False, got 'no'"),
+        ([shared], {"lr": 10**400}, ValueError, r"lr must be 0 or more, and finite"),
+        ([shared], {"lr": np.complex64(1)}, TypeError, r"lr must be a real number"),
+        ([{"params": [shared[:9]]}, {"params": [shared[9:]], "lr": -1}], {}, ValueError, r"lr of group 1 must be 0 or"),
+        ([shared], {"device": "cpu:"}, grilly_optim.DeviceUnavailable, r"'cpu:' is not known"),
+        ([shared], {"device": ""}, grilly_optim.DeviceUnavailable, r"'' is not known"),
         ([shared], {"device": 3}, TypeError, r"device must be a string, got int"),
     ],
 )
@@ -203,6 +216,16 @@ def test_a_parameter_without_gradient_is_skipped_but_none_at_all_is_an_error() -
             r"groups of \[2, 1\] parameters, expected \[2\]",
         ),
         (lambda s: s["param_groups"][0].update(lr=-1), ValueError, r"lr must be 0 or more"),
+        (lambda s: s.update(state=[]), TypeError, r"'state' of state_dict must be a dict by position, got list"),
+        (lambda s: s["state"].update({7: {}}), ValueError, r"has 7, which is no position in its param_groups"),
+        (
+            lambda s: s["state"].update({0: None}),
+            TypeError,
+            r"the state of parameter 0 .* must be a dict, got NoneType",
+        ),
+        (lambda s: s["state"][0].update(step=math.inf), ValueError, r"'step' of parameter 0 .* must be a whole number"),
+        (lambda s: s["state"][0].update(exp_avg=["1"] * 30), TypeError, r"'exp_avg' of parameter 0 .* must hold real"),
+        (lambda s: s["param_groups"].append({}), TypeError, r"must be a list of dicts with the key 'params'"),
         (lambda s: s.pop("state"), TypeError, r"the keys 'state' and 'param_groups'"),
     ],
 )
@@ -222,7 +245,7 @@ def test_add_param_group_refuses_and_keeps_what_is_there(device: str) -> None:
     for bad, message in (
         ({"params": [ps[0]]}, "parameter 2 overlaps"),
         ({"params": [np.zeros(3, int)]}, "parameter 2 must be float32"),
-        ({"params": [draw(3)], "lr": -1}, "lr must be"),
+        ({"params": [draw(3)], "lr": -1}, "lr of group 1 must be"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             optimizer.add_param_group(bad)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import weakref
 from typing import Any
 
 import numpy as np
@@ -96,6 +99,27 @@ def test_parameter_carries_a_gradient_that_views_do_not_inherit() -> None:
         Parameter([1j])
 
 
+def test_copies_of_a_parameter_keep_the_gradient() -> None:
+    w = Parameter(np.ones(3, ">f8"))
+    assert w.dtype == np.float64
+    w.grad = np.ones(3)
+    for other in (copy.copy(w), copy.deepcopy(w), pickle.loads(pickle.dumps(w))):
+        assert isinstance(other, Parameter)
+        assert other.grad is not None
+    assert copy.deepcopy(w).grad is not w.grad
+
+
+def test_gradients_are_let_go_after_step_peek_and_errors(device: str) -> None:
+    p = draw(100)
+    optimizer = AdamW([p], device=device)
+    for call in (lambda g: optimizer.step(gradients=[g]), lambda g: optimizer.peek([g])):
+        g = draw(100)
+        alive = weakref.ref(g)
+        call(g)
+        del g
+        assert alive() is None
+
+
 def test_zero_grad() -> None:
     w, v = Parameter(draw(4)), Parameter(draw(4))
     optimizer = AdamW([w, v], device="numpy")
@@ -124,8 +148,11 @@ def test_hooks_run_around_the_step_and_may_replace_its_arguments(device: str) ->
     optimizer.step(gradients=[np.zeros(10, np.float32)])
     assert_bits(p, expected)
     assert calls == [("before", True), ("after", True)]
+    again = optimizer.register_step_pre_hook(before)
     pre.remove()
     pre.remove()
+    assert list(optimizer._hooks.pre) == [again]
+    again.remove()
     post.remove()
     optimizer.step(gradients=[replacement])
     assert len(calls) == 2

@@ -160,6 +160,41 @@ def test_infinite_and_nan_gradients_pass_as_they_come(device: str) -> None:
     assert np.isfinite(p[[0, 39]]).all()
 
 
+@pytest.mark.parametrize("kind", ["matrix", "masked", "native mark"])
+def test_subclasses_and_marked_dtypes_are_plain_memory(kind: str, device: str) -> None:
+    start, g = draw((3, 5)), draw((3, 5))
+    wrap: dict[str, Any] = {
+        "matrix": lambda x: x.view(np.matrix),
+        "masked": lambda x: np.ma.array(x, mask=x > 0, copy=False),
+        "native mark": lambda x: x.view(np.dtype(np.float32).newbyteorder("<")),
+    }
+    p, q = start.copy(), start.copy()
+    wrapped = wrap[kind](p)
+    optimizer, reference = AdamW([wrapped], lr=0.1, device=device), AdamW([q], lr=0.1, device="numpy")
+    for _ in range(2):
+        optimizer.step(gradients=[wrap[kind](g)])
+        reference.step(gradients=[g])
+    assert_bits(np.asarray(wrapped), q)
+
+
+def test_options_of_any_real_type_count_as_doubles(device: str) -> None:
+    p, q, g = draw(50), draw(50), draw(50)
+    q[...] = p
+    half = {"lr": np.float16(0.1), "betas": (np.float16(0.9), np.float32(0.99)), "weight_decay": np.array(0.25)}
+    same: dict[str, Any] = {k: tuple(map(float, v)) if isinstance(v, tuple) else float(v) for k, v in half.items()}
+    AdamW([p], **half, device=device).step(gradients=[g])  # type: ignore[arg-type]  # the types under test
+    AdamW([q], **same, device=device).step(gradients=[g])
+    assert_bits(p, q)
+
+
+def test_a_parameter_that_was_resized_is_refused(device: str) -> None:
+    p = draw(1000)
+    optimizer = AdamW([p], device=device)
+    p.resize((500,), refcheck=False)
+    with pytest.raises(ValueError, match="parameter 0 has changed since"):
+        optimizer.step(gradients=[draw(500)])
+
+
 @rows
 def test_peek_is_the_change_of_the_next_step_and_changes_nothing(row: Row, device: str) -> None:
     ps = [draw(700), draw((5, 6), np.float64), draw(50)[::-1]]

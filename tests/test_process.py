@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 import grilly_optim
 from grilly_optim.optim import AdamW
-from tests.table import Array, assert_bits
+from tests.table import Array, assert_bits, draw
 
 
 def train(device: str, seed: int, n: int = 100_000, steps: int = 5) -> Array:
@@ -78,6 +79,70 @@ def test_the_list_of_gradients_may_be_emptied_while_a_step_runs(device: str) -> 
     stop.set()
     thread.join()
     assert np.isfinite(p).all()
+
+
+@pytest.mark.cases("cpu", "vulkan", "staged")
+def test_a_signal_during_a_step_does_not_lose_its_count(device: str) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    p = np.zeros((2_000_000, 2), np.float32)[:, 0]  # strided: worked on in a copy
+    g = np.ones(2_000_000, np.float32)
+    optimizer = AdamW([p], lr=1.0, weight_decay=0.0, device=device)
+    before = signal.signal(signal.SIGALRM, stop)
+    interrupted = 0
+    try:
+        for delay in (1e-4, 1e-3, 3e-3, 1e-2) * 3:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                for _ in range(1000):
+                    optimizer.step(gradients=[g])
+            except Stop:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted == 12
+    # With a constant gradient every step moves by lr: the position is the count.
+    np.testing.assert_allclose(p, -optimizer.state_dict()["state"][0]["step"], rtol=1e-4)
+
+
+def test_the_same_thread_cannot_enter_a_step_twice(device: str) -> None:
+    """As a signal handler would."""
+    optimizer = AdamW([draw(5)], device=device)
+    with optimizer._lock, pytest.raises(RuntimeError, match="in the middle of a step"):
+        optimizer.state_dict()
+    optimizer.step(gradients=[draw(5)])
+
+
+@pytest.mark.subprocess
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.cases("cpu")
+def test_a_child_forked_in_the_middle_of_a_step_can_end(device: str) -> None:
+    code = f"""
+import os, threading, time, numpy as np
+from grilly_optim.optim import AdamW
+p = np.zeros(5_000_000, np.float32)
+optimizer = AdamW([p], device={device!r})
+def train():
+    while True: optimizer.step(gradients=[p])
+threading.Thread(target=train, daemon=True).start()
+time.sleep(0.1)
+children = []
+for _ in range(5):
+    pid = os.fork()
+    if pid == 0:
+        raise SystemExit(0)
+    children.append(pid)
+print([os.waitpid(pid, 0)[1] for pid in children])
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout == "[0, 0, 0, 0, 0]\n"
 
 
 @pytest.mark.cases("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from typing import Any
 
@@ -81,6 +82,28 @@ def test_loading_takes_lists_for_tuples_and_restores_options(device: str) -> Non
     other.load_state_dict(saved)
     assert other.param_groups[0]["betas"] == (0.5, 0.25)
     assert other.param_groups[0]["lr"] == 0.5
+
+
+def test_a_state_dict_survives_json(device: str) -> None:
+    p = draw(40)
+    optimizer = AdamW([p], amsgrad=True, device=device)
+    optimizer.step(gradients=[draw(40)])
+    text = json.dumps(optimizer.state_dict(), default=lambda a: a.tolist())
+    q = p.copy()
+    again = AdamW([q], amsgrad=True, device=device)
+    again.load_state_dict(json.loads(text))
+    g = draw(40)
+    optimizer.step(gradients=[g])
+    again.step(gradients=[g])
+    assert_bits(q, p)
+
+
+def test_keys_that_others_write_into_groups_survive_copies(device: str) -> None:
+    optimizer = AdamW([draw(5)], device=device)
+    optimizer.param_groups[0]["tag"] = 1
+    for again in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert again.param_groups[0]["tag"] == 1
+        again.step(gradients=[draw(5)])
 
 
 def test_loading_may_switch_amsgrad(device: str) -> None:

@@ -176,6 +176,24 @@ def test_memory_that_runs_out_half_way_is_given_back(device: str, monkeypatch: p
     AdamW(ps, device=device).step(gradients=[draw(100_000)])
 
 
+@STAGED
+def test_a_write_is_not_forgotten_when_a_step_fails_for_want_of_memory(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRILLY_MAX_GROUPS", "65534")  # a device of its own, whose staging ring is not there yet
+    p = np.zeros(1000, np.float32)
+    optimizer = AdamW([p], lr=0.0, device=device)
+    p[...] = 5
+    mine = _devices.open_device(device)[1].counters()["bytes_allocated"]
+    monkeypatch.setenv("GRILLY_MEMORY_LIMIT", str(mine + 1_000_000))  # no room for the ring that brings results back
+    with pytest.raises(grilly_optim.OutOfDeviceMemory):
+        optimizer.step(gradients=[p.copy()])
+    monkeypatch.delenv("GRILLY_MEMORY_LIMIT")
+    assert optimizer.state_dict()["state"][0]["step"] == 0
+    optimizer.step(gradients=[p.copy()])
+    assert (p == 5).all()
+
+
 @ZERO_COPY
 def test_an_array_larger_than_an_allocation_is_refused_with_both_numbers(device: str) -> None:
     with pytest.raises(

@@ -6,11 +6,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <thread>
 
 #include "grilly/device.h"
 #include "grilly/errors.h"
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
 
 namespace py = pybind11;
 using namespace grilly;
@@ -28,7 +33,8 @@ bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Chec
 bool has_precision(PyObject* array, Precision precision) {
   const auto* descr = py::detail::array_descriptor_proxy(array_of(array)->descr);
   const int wanted = precision == Precision::f32 ? py::detail::npy_api::NPY_FLOAT_ : py::detail::npy_api::NPY_DOUBLE_;
-  return descr->type_num == wanted && descr->byteorder == '=';
+  constexpr char native = std::endian::native == std::endian::little ? '<' : '>';
+  return descr->type_num == wanted && (descr->byteorder == '=' || descr->byteorder == native);
 }
 
 std::size_t elements_of(PyObject* array) {
@@ -56,6 +62,11 @@ struct Running {
   ~Running() { --running; }
 };
 
+#if !defined(_WIN32)
+// A child has none of the threads whose runs were under way.
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] { running = 0; });
+#endif
+
 void shut_down() {
   closing = true;
   {
@@ -71,6 +82,7 @@ struct PyPlan {
   std::unique_ptr<Plan> plan;
   std::vector<py::object> parameters;
   std::vector<py::object> held;  // the step's gradients, until the run is over
+  bool finished = false;         // the run that the last gate() prepared is over
   std::vector<Range> guarded;    // sorted memory of every parameter that a run may write in place
 
   PyPlan(std::shared_ptr<Device> device_, const std::string& rule_name, Precision precision, const py::list& arrays)
@@ -118,11 +130,13 @@ struct PyPlan {
     return !clashes(address, segment.elements * size_of(plan->precision), segment.parameter);
   }
 
-  // Whether parameter i is where it was and can still be written.
+  // Whether parameter i is what and where it was, and can still be written.
   bool in_place(std::size_t i) const {
-    const auto* parameter = array_of(parameters[i].ptr());
-    return parameter->data == plan->segments[i].parameter &&
-           (parameter->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
+    PyObject* array = parameters[i].ptr();
+    const auto* proxy = array_of(array);
+    return proxy->data == plan->segments[i].parameter && elements_of(array) == plan->segments[i].elements &&
+           has_precision(array, plan->precision) && (proxy->flags & kUsable) == kUsable &&
+           (proxy->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
   }
 
   // Take the step's gradients as they are: how many are None, or -1 when one needs a look (a cast, a copy, an error).
@@ -131,6 +145,7 @@ struct PyPlan {
     const std::size_t count = parameters.size(), inputs = plan->rule.inputs.size();
     if (static_cast<std::size_t>(PyList_GET_SIZE(gradients.ptr())) != count || input >= inputs) return -1;
     std::int64_t missing = 0;
+    finished = false;
     for (std::size_t i = 0; i < count; ++i) {
       PyObject* gradient = PyList_GET_ITEM(gradients.ptr(), static_cast<Py_ssize_t>(i));
       Segment& segment = plan->segments[i];
@@ -143,6 +158,12 @@ struct PyPlan {
       if (holder.ptr() != gradient) holder = py::reinterpret_borrow<py::object>(gradient);
     }
     return missing;
+  }
+
+  // Let go of the gradients; a run needs another gate().
+  void release() {
+    std::fill(held.begin(), held.end(), py::object());
+    for (Segment& segment : plan->segments) segment.active = false;
   }
 
   // One row of scalars per (group, step count); index says which row is each segment's (None: the first).
@@ -217,7 +238,10 @@ void run(const std::shared_ptr<Device>& device, const py::list& plans, const py:
     const py::gil_scoped_release release;
     device->run(runs);
   }
-  for (PyPlan* plan : wrappers) std::fill(plan->held.begin(), plan->held.end(), py::object());
+  for (PyPlan* plan : wrappers) {
+    plan->finished = true;
+    plan->release();
+  }
 }
 
 py::dict counters(const Device& device) {
@@ -279,6 +303,8 @@ PYBIND11_MODULE(_core, m) {
   py::class_<PyPlan>(m, "Plan")
       .def("gate", &PyPlan::gate, py::arg("gradients"), py::arg("input") = 0)
       .def("fits", [](const PyPlan& p, std::size_t i, const py::object& gradient) { return p.fits(i, gradient.ptr()); })
+      .def("release", &PyPlan::release)
+      .def_readonly("finished", &PyPlan::finished)
       .def("guard", &PyPlan::guard, py::arg("arrays"))
       .def("read_state",
            [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {

@@ -117,7 +117,11 @@ def _cpu_info() -> DeviceInfo:
     except DeviceUnavailable as error:
         return DeviceInfo("compiled CPU", "cpu", "cpu", usable=False, reason=str(error), device="cpu")
     sets = _core.cpu_instruction_sets()
-    name = f"compiled CPU ({os.environ.get('GRILLY_ISA') or sets[0]}, {threads} threads)"
+    isa = os.environ.get("GRILLY_ISA") or sets[0]
+    if isa not in sets:
+        reason = f"GRILLY_ISA={isa}: this processor and build have {', '.join(sets)}"
+        return DeviceInfo("compiled CPU", "cpu", "cpu", usable=False, reason=reason, device="cpu")
+    name = f"compiled CPU ({isa}, {threads} threads)"
     return DeviceInfo(name, "cpu", "cpu", usable=True, device="cpu", limits={"threads": threads})
 
 
@@ -126,7 +130,9 @@ def _numpy_info() -> DeviceInfo:
 
 
 def devices() -> list[DeviceInfo]:
-    """Every device of this machine, the ones that cannot be used too, with the reason. Never raises, opens nothing.
+    """Every device of this machine, the ones that cannot be used too, with the reason. Never raises, opens no device.
+
+    It asks the Vulkan loader, after which a forked child cannot use Vulkan any more.
 
     Example:
         >>> import grilly_optim
@@ -150,16 +156,17 @@ def choose(device: str | None, infos: Sequence[DeviceInfo], elements: int | None
     """
     if device is not None and not isinstance(device, str):
         raise TypeError(f"device must be a string, got {type(device).__name__}; expected {_EXPECTED}")
-    kind, _, which = (device or "auto").partition(":")
-    if kind == "auto" and not which:
+    device = "auto" if device is None else device
+    kind, _, which = device.partition(":")
+    if device == "auto":
         return _choose_automatically(infos, elements)
-    if kind in ("cpu", "numpy") and not which:
+    if device in ("cpu", "numpy"):
         info = next(i for i in infos if i.kind == kind)
         if not info.usable:
             raise DeviceUnavailable(f"device={device!r} cannot be used: {info.reason}")
         return Choice(info, "it was asked for")
-    if kind == "vulkan":
-        return Choice(_choose_vulkan(device or "", which, [i for i in infos if i.kind == "vulkan"]), "it was asked for")
+    if kind == "vulkan" and device != "vulkan:":
+        return Choice(_choose_vulkan(device, which, [i for i in infos if i.kind == "vulkan"]), "it was asked for")
     raise DeviceUnavailable(f"device={device!r} is not known; expected {_EXPECTED}")
 
 
@@ -205,7 +212,7 @@ def _choose_automatically(infos: Sequence[DeviceInfo], elements: int | None) -> 
     return Choice(next(i for i in infos if i.kind == "numpy"), f"nothing compiled can be used: {_CORE_REASON}")
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 # Every device opened in this process, by what selects it. A lost device stays listed, for its counters.
 _opened: list[tuple[DeviceInfo, str, Backend]] = []
 _asked: dict[tuple[object, ...], tuple[Choice, Backend]] = {}
@@ -248,7 +255,9 @@ def open_device(device: str | None, elements: int | None = None) -> tuple[Choice
     """
     # Looking at the machine takes a hundred microseconds and more: what was asked for once is remembered.
     small = elements is not None and elements < AUTO_GPU_MIN_ELEMENTS
-    asked = (str(device), small, *(os.environ.get(switch) for switch in _SWITCHES))
+    if device is not None and not isinstance(device, str):
+        raise TypeError(f"device must be a string, got {type(device).__name__}; expected {_EXPECTED}")
+    asked = (device, small, *(os.environ.get(switch) for switch in _SWITCHES))
     known = _asked.get(asked)
     if known is None or known[1].lost:
         known = _asked[asked] = _open_choice(select(device, elements))
@@ -308,6 +317,15 @@ def counters(device: str | None = None) -> dict[str, int]:
 def last_run_ns(device: str) -> int:
     """Nanoseconds that the device's own clock measured for its last run; 0 where it has none."""
     return open_device(device)[1].last_run_ns()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from grilly_optim._devices import open_device
+from grilly_optim._errors import OutOfDeviceMemory
 
 if TYPE_CHECKING:
     from grilly_optim._devices import Backend
@@ -26,10 +29,15 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 def _allocate(shape: Shape, dtype: np.dtype[Any], backend: Backend) -> NDArray[Any]:
     sizes = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
-    extents = tuple(int(n.__index__()) for n in sizes)
+    extents = tuple(operator.index(n) for n in sizes)
     if any(n < 0 for n in extents):
         raise ValueError(f"shape must not have negative sizes, got {extents}")
-    memory = memoryview(backend.allocate(math.prod(extents) * dtype.itemsize))
+    nbytes = math.prod(extents) * dtype.itemsize
+    if nbytes > sys.maxsize:
+        raise OutOfDeviceMemory(
+            f"an array of shape {extents} and dtype {dtype} takes {nbytes} bytes: more than addresses"
+        )
+    memory = memoryview(backend.allocate(nbytes))
     return np.ndarray(extents, dtype, buffer=memory)
 
 

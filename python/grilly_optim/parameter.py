@@ -36,8 +36,9 @@ class Parameter(_Base):
         array = np.asarray(x)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"x must hold real numbers, got dtype {array.dtype}")
-        dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.dtype(np.float32)
-        return np.array(array, dtype=dtype.newbyteorder("="), copy=True, order="C").view(cls)
+        native = array.dtype.newbyteorder("=")
+        dtype = native if native in (np.float32, np.float64) else np.dtype(np.float32)
+        return np.array(array, dtype=dtype, copy=True, order="C").view(cls)
 
     def __array_finalize__(self, obj: object) -> None:
         self.grad = None
@@ -53,6 +54,12 @@ class Parameter(_Base):
 
     def __reduce__(self) -> Any:
         return _rebuild, (np.asarray(self), self.grad)
+
+    def __copy__(self) -> Parameter:
+        return _rebuild(np.asarray(self), self.grad)
+
+    def __deepcopy__(self, memo: Any) -> Parameter:
+        return _rebuild(np.asarray(self), None if self.grad is None else np.array(self.grad))
 
 
 def _rebuild(value: NDArray[Any], grad: NDArray[Any] | None) -> Parameter:

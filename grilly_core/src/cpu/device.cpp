@@ -190,7 +190,7 @@ void CpuPlan::run_chunk(std::uint64_t begin, std::uint64_t end) {
   auto after = std::upper_bound(segments.begin(), segments.end(), begin,
                                 [](std::uint64_t at, const Segment& s) { return at < s.first; });
   std::size_t index = static_cast<std::size_t>(after - segments.begin());
-  // Empty segments share their first element with the next: step back over them too.
+  // The one before may reach into the range.
   while (index > 0 && segments[index - 1].first + segments[index - 1].elements > begin) --index;
   for (; index < segments.size() && segments[index].first < end; ++index) {
     const Segment& segment = segments[index];

@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <chrono>
+#include <system_error>
 #include <thread>
 
 #if !defined(_WIN32)
@@ -76,8 +77,16 @@ Pool& Pool::of(unsigned threads) {
   return *pool;
 }
 
-Pool::Pool(unsigned threads) : threads_(threads), ranges_(new Range[threads]) {
-  for (unsigned i = 1; i < threads; ++i) std::thread([this, i] { serve(i); }).detach();
+Pool::Pool(unsigned threads) : ranges_(new Range[threads]) {
+  // The system may have no more threads to give: the pool goes on with the ones that it got. They look at their number
+  // only after the first job is published.
+  for (threads_ = 1; threads_ < threads; ++threads_) {
+    try {
+      std::thread([this, self = threads_] { serve(self); }).detach();
+    } catch (const std::system_error&) {
+      break;
+    }
+  }
 }
 
 void Pool::run(const Job& job) {

@@ -46,7 +46,7 @@ class Pool {
   void take_part(unsigned self, std::uint32_t generation);
   bool claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& chunk);
 
-  const unsigned threads_;
+  unsigned threads_ = 1;
   const std::unique_ptr<Range[]> ranges_;
   std::mutex busy_;
   std::uint32_t generation_ = 0;

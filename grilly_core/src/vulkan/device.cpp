@@ -2,6 +2,7 @@
 
 #include "vulkan.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace grilly::vulkan {
@@ -9,7 +10,7 @@ namespace {
 
 std::uint64_t limit(const char* variable, std::uint64_t otherwise) {
   const char* value = std::getenv(variable);
-  return value && *value ? std::strtoull(value, nullptr, 10) : otherwise;
+  return value && *value ? std::max<std::uint64_t>(std::strtoull(value, nullptr, 10), 1) : otherwise;
 }
 
 }  // namespace
@@ -104,7 +105,7 @@ void VulkanDevice::require_usable() const {
   if (in_child())
     throw DeviceUnavailable(info.name +
                             " was opened before this process was forked, and a driver does not survive a fork: "
-                            "start workers with the 'spawn' method, or build the optimizer in the child");
+                            "start workers with the 'spawn' method, or open Vulkan in the child only");
   if (lost_)
     throw DeviceLost(info.name +
                      " was lost earlier: build a new optimizer, which opens the device anew, and load the last "

@@ -22,7 +22,7 @@ struct State {
   std::mutex mutex;
   VkInstance instance = VK_NULL_HANDLE;
   VkDebugUtilsMessengerEXT messenger = VK_NULL_HANDLE;
-  long pid = 0;
+  std::atomic<long> pid{0};
   int devices = 0;
   std::mutex messages_mutex;
   std::vector<std::string> messages;
@@ -134,12 +134,13 @@ long process_id() {
 
 VkInstance instance() {
   State& s = state();
-  const std::lock_guard lock(s.mutex);
-  if (!s.instance) create_instance(s);
-  if (s.pid != process_id())
+  // Before the lock, which another thread may have held at the fork.
+  if (s.pid != 0 && s.pid != process_id())
     throw DeviceUnavailable(
         "this process was forked from one that had already opened Vulkan, and a driver does not survive a fork: "
-        "start workers with the 'spawn' method, or open the device in the child only");
+        "start workers with the 'spawn' method, or open Vulkan in the child only");
+  const std::lock_guard lock(s.mutex);
+  if (!s.instance) create_instance(s);
   return s.instance;
 }
 
@@ -199,8 +200,9 @@ std::vector<std::string> take_vulkan_messages() {
 
 void close_vulkan() {
   vulkan::State& s = vulkan::state();
+  if (s.pid != vulkan::process_id()) return;
   const std::lock_guard lock(s.mutex);
-  if (!s.instance || s.devices > 0 || s.pid != vulkan::process_id()) return;
+  if (!s.instance || s.devices > 0) return;
   if (s.messenger) vkDestroyDebugUtilsMessengerEXT(s.instance, s.messenger, nullptr);
   vkDestroyInstance(s.instance, nullptr);
   s.instance = VK_NULL_HANDLE;

@@ -28,7 +28,7 @@ std::vector<VkMemoryPropertyFlags> preferences(Use use) {
   return {};
 }
 
-// An array in mapped memory; or, where the device has none that the host reads fast, in the host's own.
+// An array in mapped memory, in an allocation of its own.
 struct MappedArray final : Memory {
   MappedArray(std::shared_ptr<Device> device_, OwnedBuffer buffer_, std::size_t bytes)
       : device(std::move(device_)), buffer(std::move(buffer_)) {
@@ -46,6 +46,7 @@ struct SmallArray final : Memory {
     size = bytes;
   }
   ~SmallArray() override {
+    if (device->in_child()) return;
     const std::lock_guard lock(device->blocks_mutex);
     if (--block->alive > 0) return;
     block->used = 0;
@@ -55,6 +56,7 @@ struct SmallArray final : Memory {
   std::shared_ptr<Block> block;
 };
 
+// Where the device has no memory that the host reads fast: the host's own.
 struct HostArray final : Memory {
   HostArray(std::shared_ptr<Device> device_, std::size_t bytes) : device(std::move(device_)) {
     data = ::operator new (std::max<std::size_t>(bytes, 1), std::align_val_t{kCacheLine}, std::nothrow);

@@ -69,7 +69,17 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
   std::vector<Transfer> up;
   bring_parameters(up, true);
   const std::lock_guard lock(device_.mutex);
-  if (!up.empty()) device_.queue.execute(up, {}, {});
+  if (up.empty()) return;
+  device_.queue.execute(up, {}, {});
+  for (const Piece& piece : pieces_)
+    if (!in_place_[piece.segment]) remember(piece);
+}
+
+// Only once host and device do agree: what is remembered too early is never sent again.
+void VulkanPlan::remember(const Piece& piece) {
+  const char* host = static_cast<const char*>(segments[piece.segment].parameter);
+  std::memcpy(last_seen_[piece.segment].data() + piece.offset * size_, host + piece.offset * size_,
+              piece.elements * size_);
 }
 
 // Streams are cut into allocations: at segments where that is possible, inside a segment where it must be.
@@ -109,20 +119,15 @@ void VulkanPlan::bring_parameters(std::vector<Transfer>& up, bool all) {
     const Segment& segment = segments[piece.segment];
     if (in_place_[piece.segment] || !(segment.active || all)) continue;
     const Transfer move = transfer(parameters_, piece, segment.parameter);
-    char* copy = parameters_[piece.block]->mapped;
-    if (copy) {
-      copy += move.offset;
+    if (char* mapped = parameters_[piece.block]->mapped) {
+      if (!all && std::memcmp(mapped + move.offset, move.host, move.size) == 0) continue;
+      std::memcpy(mapped + move.offset, move.host, move.size);
+      device_.counters.bytes_up += move.size;
     } else {
       std::vector<char>& seen = last_seen_[piece.segment];
       if (seen.empty()) seen.resize(segment.elements * size_);
-      copy = seen.data() + piece.offset * size_;
+      if (all || std::memcmp(seen.data() + piece.offset * size_, move.host, move.size) != 0) up.push_back(move);
     }
-    if (!all && std::memcmp(copy, move.host, move.size) == 0) continue;
-    std::memcpy(copy, move.host, move.size);
-    if (parameters_[piece.block]->mapped)
-      device_.counters.bytes_up += move.size;
-    else
-      up.push_back(move);
   }
 }
 
@@ -204,7 +209,7 @@ void VulkanPlan::finish() {
       std::memcpy(move.host, mapped + move.offset, move.size);
       device_.counters.bytes_down += move.size;
     } else {
-      std::memcpy(last_seen_[piece.segment].data() + piece.offset * size_, move.host, move.size);
+      remember(piece);
     }
   }
 }

@@ -226,6 +226,7 @@ class VulkanPlan final : public Plan {
   Arena make_arena(Use use) const;
   void write_tables();
   void bring_parameters(std::vector<Transfer>& up, bool all);
+  void remember(const Piece& piece);
   void bring_inputs(std::vector<Transfer>& up);
   Transfer transfer(const Arena& arena, const Piece& piece, void* segment_start) const;
   void move_state(std::size_t field, std::size_t segment, void* host, bool up);

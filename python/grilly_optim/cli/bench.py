@@ -45,6 +45,13 @@ def run(options: argparse.Namespace) -> int:
         against=_names(options.against),
         budget=runner.DEFAULT_BUDGET if options.budget is None else options.budget,
     )
+    if options.json is not None:
+        # Now, not after minutes of measuring: a file that cannot be written is said at once.
+        try:
+            options.json.touch()
+        except OSError as error:
+            print(f"grilly-optim bench: --json: {error}", file=sys.stderr)
+            return 1
     try:
         results = runner.run(choice, progress=lambda text: print(f"bench: {text}", file=sys.stderr))
     except errors.BenchError as error:

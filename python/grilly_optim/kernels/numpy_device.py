@@ -11,6 +11,8 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
+from grilly_optim._errors import OutOfDeviceMemory
+
 if TYPE_CHECKING:
     from grilly_optim.kernels.rule import Rule
 
@@ -28,11 +30,13 @@ class NumpyPlan:
     def __init__(self, device: NumpyDevice, rule: Rule, parameters: Sequence[Array]) -> None:
         self._device = device
         self._rule = rule
-        self._parameters = [p.reshape(-1) for p in parameters]
+        # Plain views: subclasses have their own ideas of arithmetic.
+        self._parameters = [np.asarray(p).reshape(-1) for p in parameters]
         self._originals = list(parameters)
         self._shapes = [p.shape for p in parameters]
         self._state = [{name: device.zeros(p.size, p.dtype) for name in rule.owned_fields} for p in parameters]
         self._gradients: list[Array | None] = []
+        self.finished = False
         self._guarded: list[tuple[int, int]] = []
 
     def guard(self, arrays: Sequence[Array]) -> None:
@@ -46,13 +50,18 @@ class NumpyPlan:
 
     def gate(self, gradients: Sequence[Array | None]) -> int:
         """Take the step's gradients as they are: how many are None, or -1 when one needs a cast, a copy or an error."""
-        if len(gradients) != len(self._parameters) or not all(p.flags.writeable for p in self._originals):
+        if len(gradients) != len(self._parameters) or not all(map(self._in_place, self._originals, self._shapes)):
             return -1
         for i, gradient in enumerate(gradients):
             if gradient is not None and not self.fits(i, gradient):
                 return -1
-        self._gradients = [None if g is None else g.reshape(-1) for g in gradients]
+        self.finished = False
+        self._gradients = [None if g is None else np.asarray(g).reshape(-1) for g in gradients]
         return sum(g is None for g in gradients)
+
+    @staticmethod
+    def _in_place(parameter: Array, shape: tuple[int, ...]) -> bool:
+        return parameter.flags.writeable and parameter.shape == shape
 
     def fits(self, i: int, gradient: Array) -> bool:
         """Whether the rule can read this array as it is, as the gradient of parameter `i`."""
@@ -84,8 +93,12 @@ class NumpyPlan:
                 old = rule.state._make(stream[block] for stream in streams)
                 for stream, new in zip(streams, rule.twin(old, g[block], h), strict=True):
                     stream[block] = new
-        self._gradients = []
+        self.release()
         return busy
+
+    def release(self) -> None:
+        """Let go of the gradients; a run needs another gate."""
+        self._gradients = [None] * len(self._parameters)
 
     def read_state(self, field: str, i: int, to: Array) -> None:
         """Copy a state field of parameter `i` into `to`."""
@@ -108,13 +121,19 @@ class NumpyDevice:
 
     def zeros(self, size: int, dtype: np.dtype[Any]) -> Array:
         """Zeros, counted while they are alive."""
-        array: Array = np.zeros(size, dtype)
+        try:
+            array: Array = np.zeros(size, dtype)
+        except MemoryError:
+            raise OutOfDeviceMemory(f"numpy: the system refused {size} elements of {dtype}") from None
         self._count(array, array.nbytes)
         return array
 
     def allocate(self, nbytes: int) -> memoryview:
         """Bytes of memory, aligned as on the other devices and counted while they are alive."""
-        memory: Array = np.empty(nbytes + ALIGNMENT, np.uint8)
+        try:
+            memory: Array = np.empty(nbytes + ALIGNMENT, np.uint8)
+        except (MemoryError, ValueError):
+            raise OutOfDeviceMemory(f"numpy: the system refused {nbytes} bytes") from None
         self._count(memory, nbytes)
         start = -memory.ctypes.data % ALIGNMENT
         return memory[start : start + nbytes].data
@@ -146,6 +165,8 @@ class NumpyDevice:
         with np.errstate(all="ignore"):
             for plan, plan_rows, index in zip(plans, rows, indices, strict=True):
                 self._counters["dispatches"] += plan.run(plan_rows, index)
+        for plan in plans:
+            plan.finished = True
 
     def counters(self) -> dict[str, int]:
         """What was done since the process began."""

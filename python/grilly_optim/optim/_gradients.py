@@ -57,7 +57,10 @@ def conform(gradient: Any, parameter: Array, who: str) -> Array:
         TypeError: Complex, or not numbers.
         ValueError: Another shape.
     """
-    array = np.asarray(gradient)
+    try:
+        array = np.asarray(gradient)
+    except ValueError as error:
+        raise ValueError(f"the gradient of {who} is no array: {error}") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"the gradient of {who} must hold real numbers, got dtype {array.dtype}")
     if array.shape != parameter.shape:

@@ -11,32 +11,32 @@ Hook = Callable[..., Any]
 class Handle:
     """Removes its hook."""
 
-    def __init__(self, hooks: list[Hook], hook: Hook) -> None:
-        self._hooks, self._hook = hooks, hook
+    def __init__(self, hooks: dict[Handle, Hook]) -> None:
+        self._hooks = hooks
 
     def remove(self) -> None:
         """Take the hook away; a second call does nothing."""
-        if self._hook in self._hooks:
-            self._hooks.remove(self._hook)
+        self._hooks.pop(self, None)
 
 
 class Hooks:
     """The hooks of one optimizer, with torch's calling convention."""
 
     def __init__(self) -> None:
-        self.pre: list[Hook] = []
-        self.post: list[Hook] = []
+        self.pre: dict[Handle, Hook] = {}
+        self.post: dict[Handle, Hook] = {}
 
-    def add(self, hooks: list[Hook], hook: Hook) -> Handle:
+    def add(self, hooks: dict[Handle, Hook], hook: Hook) -> Handle:
         """Register a hook."""
         if not callable(hook):
             raise TypeError(f"hook must be callable, got {type(hook).__name__}")
-        hooks.append(hook)
-        return Handle(hooks, hook)
+        handle = Handle(hooks)
+        hooks[handle] = hook
+        return handle
 
     def before(self, optimizer: Any, closure: Any, gradients: Any) -> tuple[Any, Any]:
         """Call the pre-hooks; each may replace the arguments of the step."""
-        for hook in list(self.pre):
+        for hook in list(self.pre.values()):
             result = hook(optimizer, (), {"closure": closure, "gradients": gradients})
             if result is not None:
                 args, kwargs = result
@@ -45,7 +45,7 @@ class Hooks:
 
     def after(self, optimizer: Any, closure: Any, gradients: Any) -> None:
         """Call the post-hooks."""
-        for hook in list(self.post):
+        for hook in list(self.post.values()):
             hook(optimizer, (), {"closure": closure, "gradients": gradients})
 
 

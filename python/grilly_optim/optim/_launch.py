@@ -43,8 +43,11 @@ class Launch:
         """The entries of a list over all parameters that belong here."""
         return items if self.whole else [items[i] for i in self.members]
 
-    def copy_in(self, who: Sequence[str]) -> None:
+    def copy_in(self, who: Sequence[str], gradients: Sequence[Array | None]) -> list[tuple[Array, Array]]:
         """Fetch the parameters that are worked on in a copy.
+
+        Returns:
+            The caller's array and the copy of each that takes part.
 
         Raises:
             ValueError: One has become read-only.
@@ -53,12 +56,7 @@ class Launch:
             require_writeable(parameter, who[self.members[k]])
         for _, parameter, direct in self.copied:
             np.copyto(direct, parameter)
-
-    def copy_out(self, gradients: Sequence[Array | None]) -> None:
-        """Bring these back, the ones that took part in the step."""
-        for k, parameter, direct in self.copied:
-            if gradients[k] is not None:
-                np.copyto(parameter, direct)
+        return [(parameter, direct) for k, parameter, direct in self.copied if gradients[k] is not None]
 
     def read_state(self, field: str, k: int) -> Array:
         """A copy of one state field of the k-th member, in the parameter's shape."""

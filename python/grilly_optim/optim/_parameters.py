@@ -76,7 +76,35 @@ def check(array: Any, who: str, float64: bool, device_name: str) -> None:
         raise TypeError(f"{who} must be float32 or float64, got dtype {array.dtype}")
     if array.dtype == np.float64 and not float64:
         raise TypeError(f"{who} is float64, which {device_name} does not support: use float32 or device='cpu'")
+    if _overlaps_itself(array):
+        raise ValueError(f"{who} overlaps itself: several of its elements share memory (strides {array.strides})")
     require_writeable(array, who)
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Whether elements may share memory; slices, transposes and reversals of real arrays never do."""
+    reach = array.itemsize
+    for stride, extent in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < reach:
+            return array.size > 0
+        reach = stride * (extent - 1) + reach
+    return False
+
+
+def layout(array: Array) -> tuple[Any, ...]:
+    """Where an array lies and how: what a device has taken note of."""
+    return array.ctypes.data, array.shape, array.strides, array.dtype
+
+
+def check_names(group: Group, index: int) -> None:
+    """Refuse names that do not fit the parameters of a group."""
+    names = group.get("param_names")
+    if names is None:
+        return
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+        raise TypeError(f"param_names of group {index} must be a list of strings, got {names!r}")
+    if len(names) != len(group["params"]):
+        raise ValueError(f"param_names of group {index} has {len(names)} names for {len(group['params'])} parameters")
 
 
 def require_writeable(array: Array, who: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grilly_optim.optim._options import check_options
+from grilly_optim.optim._options import take_options
 from grilly_optim.optim._steps import StepCounts
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ def snapshot(optimizer: Optimizer) -> StateDict:
             for field in launch.rule.owned_fields:
                 state[i][optimizer.STATE_NAMES[field]] = launch.read_state(field, k)
     groups, first = [], 0
-    for group in optimizer.param_groups:
+    for group, size in zip(optimizer.param_groups, optimizer._sizes, strict=True):
         options = copy.deepcopy({k: v for k, v in group.items() if k != "params"})
-        groups.append({**options, "params": list(range(first, first + len(group["params"])))})
-        first += len(group["params"])
+        groups.append({**options, "params": list(range(first, first + size))})
+        first += size
     return {"state": state, "param_groups": groups}
 
 
@@ -38,10 +39,13 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], S
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError("state_dict must be a dict with the keys 'state' and 'param_groups'")
     saved_groups = state_dict["param_groups"]
+    if not isinstance(saved_groups, list | tuple) or not all(
+        isinstance(g, Mapping) and "params" in g for g in saved_groups
+    ):
+        raise TypeError("'param_groups' of state_dict must be a list of dicts with the key 'params'")
     sizes = [len(g["params"]) for g in saved_groups]
-    expected = [len(g["params"]) for g in optimizer.param_groups]
-    if sizes != expected:
-        raise ValueError(f"state_dict has groups of {sizes} parameters, expected {expected}")
+    if sizes != optimizer._sizes:
+        raise ValueError(f"state_dict has groups of {sizes} parameters, expected {optimizer._sizes}")
 
     groups = []
     for saved, group in zip(saved_groups, optimizer.param_groups, strict=True):
@@ -51,17 +55,21 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], S
             if isinstance(value, list) and isinstance(group.get(name), tuple):
                 options[name] = tuple(value)
         merged = {**group, **options}
-        check_options(optimizer.RANGES, merged)
         groups.append(merged)
 
     positions = [i for g in saved_groups for i in g["params"]]
-    group_of = [g for g in groups for _ in g["params"]]
+    state = _by_position(state_dict["state"], positions)
+    rules = [optimizer._rule(take_options(optimizer.OPTIONS, g, k)) for k, g in enumerate(groups) for _ in g["params"]]
     arrays: list[dict[str, Any]] = []
     counts = np.zeros(len(positions), np.int64)
     for i, position in enumerate(positions):
-        saved = state_dict["state"].get(position, {})
+        saved = state.get(position, {})
+        if not isinstance(saved, Mapping):
+            raise TypeError(
+                f"the state of {optimizer._who[i]} in state_dict must be a dict, got {type(saved).__name__}"
+            )
         counts[i] = _step(saved.get("step", 0), optimizer._who[i])
-        fields = optimizer._rule(group_of[i]).owned_fields
+        fields = rules[i].owned_fields
         parameter = optimizer._parameters[i]
         mine: dict[str, Any] = {}
         for name in (optimizer.STATE_NAMES[field] for field in fields):
@@ -72,17 +80,35 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], S
                     )
                 continue
             array = np.asarray(saved[name])
+            if array.dtype.kind not in "biuf":
+                raise TypeError(
+                    f"{name!r} of {optimizer._who[i]} in state_dict must hold real numbers, got {array.dtype}"
+                )
             if array.shape != parameter.shape:
                 raise ValueError(
                     f"{name!r} of {optimizer._who[i]} has shape {array.shape} in state_dict, expected {parameter.shape}"
                 )
             mine[name] = np.array(array, dtype=parameter.dtype, order="C", copy=True)
         arrays.append(mine)
-    return groups, StepCounts(0, counts), arrays
+    return groups, StepCounts.of(counts), arrays
+
+
+def _by_position(state: Any, positions: list[Any]) -> dict[Any, Any]:
+    """The state of each position; JSON turns these into strings. A parameter that was never stepped may be missing."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"'state' of state_dict must be a dict by position, got {type(state).__name__}")
+    result = {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in state.items()}
+    unknown = [k for k in result if k not in positions]
+    if unknown:
+        raise ValueError(f"'state' of state_dict has {unknown[0]!r}, which is no position in its param_groups")
+    return result
 
 
 def _step(value: Any, who: str) -> int:
-    number = float(value)
-    if not (number >= 0 and number == int(number)):
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (0 <= number < 2**53 and number == int(number)):
         raise ValueError(f"'step' of {who} in state_dict must be a whole number, 0 or more, got {value!r}")
     return int(number)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim._options import Range
-from grilly_optim.optim.optimizer import Group, Optimizer
+from grilly_optim.optim._options import Flag, Options, Range
+from grilly_optim.optim.optimizer import Optimizer
 
 Array = NDArray[Any]
 
@@ -111,11 +111,13 @@ class AdamW(Optimizer):
     """
 
     STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "vmax": "max_exp_avg_sq"}
-    RANGES: ClassVar[dict[str, Range]] = {
+    OPTIONS: ClassVar[dict[str, Range | Flag]] = {
         "lr": Range(0),
         "betas": Range(0, 1, pair=True),
         "eps": Range(0),
         "weight_decay": Range(0),
+        "amsgrad": Flag(),
+        "maximize": Flag(),
     }
     FIXED: ClassVar[tuple[str, ...]] = ("amsgrad",)
 
@@ -141,20 +143,20 @@ class AdamW(Optimizer):
         }
         super().__init__(params, defaults, device)
 
-    def _rule(self, group: Group) -> Rule:
-        return ADAMW_AMSGRAD if group["amsgrad"] else ADAMW
+    def _rule(self, options: Options) -> Rule:
+        return ADAMW_AMSGRAD if options["amsgrad"] else ADAMW
 
-    def _scalars(self, group: Group, t: int) -> tuple[float, ...]:
-        lr, (beta1, beta2) = group["lr"], group["betas"]
+    def _scalars(self, options: Options, t: int) -> tuple[float, ...]:
+        lr, (beta1, beta2) = options["lr"], options["betas"]
         c1 = 1 - beta1
         # In the order of AdamWScalars; a plain tuple, because this is half of what a small step takes.
         return (
             beta1,
-            -c1 if group["maximize"] else c1,
+            -c1 if options["maximize"] else c1,
             beta2,
             1 - beta2,
             lr / (1 - beta1**t),
             1 / math.sqrt(1 - beta2**t),
-            group["eps"],
-            1 - lr * group["weight_decay"],
+            options["eps"],
+            1 - lr * options["weight_decay"],
         )

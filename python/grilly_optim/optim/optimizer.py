@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,9 +15,10 @@ from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _gradients, _parameters
 from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._launch import Launch
-from grilly_optim.optim._options import Range, check_options
+from grilly_optim.optim._options import Flag, Options, Range, take_options
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
 from grilly_optim.optim._steps import StepCounts
+from grilly_optim.optim._turns import Turns
 
 Array = NDArray[Any]
 Group = dict[str, Any]
@@ -40,7 +40,7 @@ class Optimizer:
     # Field of the rule's state -> name in state_dict(), torch's where torch has one.
     STATE_NAMES: ClassVar[dict[str, str]] = {}
     # Option -> what it may be; looked at in every step, because callers and schedulers write to the groups.
-    RANGES: ClassVar[dict[str, Range]] = {}
+    OPTIONS: ClassVar[dict[str, Range | Flag]] = {}
     # Options that pick the rule, and cannot change while a group is there.
     FIXED: ClassVar[tuple[str, ...]] = ()
 
@@ -48,18 +48,18 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self._hooks = Hooks()
-        self._lock = threading.Lock()
+        self._lock = Turns()
         groups = [self._checked_group(g, k) for k, g in enumerate(_parameters.as_groups(params))]
         elements = sum(p.size for g in groups for p in g["params"] if isinstance(p, np.ndarray))
         self._choice, self._backend = open_device(device, elements)
-        self._adopt(groups, StepCounts(0))
+        self._take(*self._prepare(groups), StepCounts(0))
 
     # What a subclass provides.
 
-    def _rule(self, group: Group) -> Rule:
+    def _rule(self, options: Options) -> Rule:
         raise NotImplementedError(f"{type(self).__name__} must name its rule")
 
-    def _scalars(self, group: Group, t: int) -> tuple[float, ...]:
+    def _scalars(self, options: Options, t: int) -> tuple[float, ...]:
         raise NotImplementedError(f"{type(self).__name__} must compute its scalars")
 
     # Groups and plans.
@@ -70,8 +70,12 @@ class Optimizer:
         return self._choice.info.device
 
     def _checked_group(self, group: Mapping[str, Any], index: int) -> Group:
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise ValueError(f"group {index} must be a dict with the key 'params', got {group!r:.80}")
+        if not isinstance(group, Mapping):
+            raise TypeError(f"group {index} must be a dict with the key 'params', got {type(group).__name__}")
+        if "params" not in group:
+            raise ValueError(
+                f"group {index} must have the key 'params', got {', '.join(map(repr, group)) or 'no keys'}"
+            )
         unknown = set(group) - set(self.defaults) - {"params", "param_names", "initial_lr", "name"}
         if unknown:
             raise ValueError(
@@ -84,13 +88,14 @@ class Optimizer:
         result = {"params": arrays, **{k: v for k, v in group.items() if k != "params"}}
         if names is not None:
             result["param_names"] = names
+        _parameters.check_names(result, index)
         for option, value in self.defaults.items():
             result.setdefault(option, value)
-        check_options(self.RANGES, result)
+        take_options(self.OPTIONS, result, index)
         return result
 
-    def _adopt(self, groups: list[Group], counts: StepCounts) -> None:
-        """Make the plans of these groups, then take both; nothing is changed when that fails."""
+    def _prepare(self, groups: list[Group]) -> tuple[list[Group], list[str], dict[str | int, int], list[Launch]]:
+        """Check parameters and make the plans of these groups; nothing of this optimizer changes."""
         parameters = [p for g in groups for p in g["params"]]
         names = [n for g in groups for n in g.get("param_names") or [None] * len(g["params"])]
         who = [_parameters.describe(i, n) for i, n in enumerate(names)]
@@ -103,27 +108,40 @@ class Optimizer:
             if name is not None and positions.setdefault(name, i) != i:
                 raise ValueError(f"the name {name!r} is given to parameters {positions[name]} and {i}")
 
-        group_of = [k for k, g in enumerate(groups) for _ in g["params"]]
+        rules = [self._rule(take_options(self.OPTIONS, g, k)) for k, g in enumerate(groups) for _ in g["params"]]
         members: dict[tuple[str, str], list[int]] = {}
         for i, p in enumerate(parameters):
-            members.setdefault((self._rule(groups[group_of[i]]).name, p.dtype.str), []).append(i)
-        launches = [
-            Launch(self._backend, self._rule(groups[group_of[mine[0]]]), parameters, mine) for mine in members.values()
-        ]
+            members.setdefault((rules[i].name, p.dtype.char), []).append(i)
+        launches = [Launch(self._backend, rules[mine[0]], parameters, mine) for mine in members.values()]
         written = [d for launch in launches for d in launch.direct]
         for launch in launches:
             launch.plan.guard(written)
+        return groups, who, positions, launches
 
-        self.param_groups, self._parameters, self._who, self._positions = groups, parameters, who, positions
-        self._group_of = np.array(group_of)
+    def _take(
+        self,
+        groups: list[Group],
+        who: list[str],
+        positions: dict[str | int, int],
+        launches: list[Launch],
+        counts: StepCounts,
+    ) -> None:
+        """Go on with what `_prepare` made."""
+        self.param_groups, self._who, self._positions, self._launches = groups, who, positions, launches
+        self._parameters = [p for g in groups for p in g["params"]]
+        self._sizes = [len(g["params"]) for g in groups]
+        self._group_of = np.repeat(np.arange(len(groups)), self._sizes)
+        self._layouts = [_parameters.layout(p) for p in self._parameters]
         self._counts = counts
-        self._launches = launches
         self._plans = [launch.plan for launch in launches]
         self._indirect = [launch for launch in launches if launch.copied]
-        self._fixed = [{name: g[name] for name in self.FIXED} for g in groups]
-        self._watched = operator.itemgetter(*self.RANGES, *self.FIXED)
-        self._seen: list[Any] = [None] * len(groups)
         self._index = [None if len(groups) == 1 else self._group_of[launch.members] for launch in launches]
+        self._watched = operator.itemgetter(*self.OPTIONS)
+        self._set_options(groups)
+
+    def _set_options(self, groups: list[Group]) -> None:
+        self._options = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
+        self._seen: list[Any] = [None] * len(groups)
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group; state and step counts of the others stay.
@@ -136,15 +154,14 @@ class Optimizer:
         """
         with self._lock:
             group = self._checked_group(param_group, len(self.param_groups))
+            prepared = self._prepare([*self.param_groups, group])
             state = {i: (launch, k) for launch in self._launches for k, i in enumerate(launch.members)}
-            counts = self._counts.extended(len(self._parameters), len(group["params"]))
-            self._adopt([*self.param_groups, group], counts)
-            for launch in self._launches:
+            for launch in prepared[-1]:
                 for k, i in enumerate(launch.members):
-                    if i in state:
+                    for field in launch.rule.owned_fields if i in state else ():
                         before, at = state[i]
-                        for field in launch.rule.owned_fields:
-                            launch.plan.write_state(field, k, before.read_state(field, at))
+                        launch.plan.write_state(field, k, before.read_state(field, at))
+            self._take(*prepared, self._counts.extended(len(self._parameters), len(group["params"])))
 
     # Steps.
 
@@ -172,19 +189,31 @@ class Optimizer:
         loss = None if closure is None else closure()
         with self._lock:
             # The fast path: a list that the device takes as it is.
-            fits = type(gradients) is list and self._gate(gradients)
-            if not fits:
+            if type(gradients) is not list or not self._gate(gradients):
                 gradients = self._conform(gradients)
-            rows, index = self._rows(gradients)
-            for launch in self._indirect:
-                launch.copy_in(self._who)
-            self._backend.run(self._plans, rows, index)
-            for launch in self._indirect:
-                launch.copy_out(launch.pick(gradients))  # type: ignore[arg-type]  # a list since _conform
-            self._counts.commit()
+            rows, index, after = self._rows(gradients)
+            copied = self._copy_in(gradients) if self._indirect else ()
+            before = self._counts
+            try:
+                # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
+                self._counts = after
+                self._backend.run(self._plans, rows, index)
+            finally:
+                if all(plan.finished for plan in self._plans):
+                    for parameter, direct in copied:
+                        np.copyto(parameter, direct)
+                else:
+                    self._counts = before
+                    for plan in self._plans:
+                        plan.release()
         if self._hooks.post:
             self._hooks.after(self, closure, gradients)
         return loss
+
+    def _copy_in(self, gradients: list[Any]) -> list[tuple[Array, Array]]:
+        """Fetch the parameters that are worked on in a copy; those that take part must come back from it."""
+        mine = list(gradients)  # the caller's list may change while the step runs
+        return [pair for launch in self._indirect for pair in launch.copy_in(self._who, launch.pick(mine))]
 
     def _gate(self, gradients: list[Any]) -> bool:
         """Whether every plan takes these gradients as they are; sets how many parameters have none."""
@@ -201,8 +230,12 @@ class Optimizer:
 
     def _conform(self, gradients: Any) -> list[Array | None]:
         """Gradients that the plans take, copied where they must be."""
-        for p, who in zip(self._parameters, self._who, strict=True):
+        for p, kept, who in zip(self._parameters, self._layouts, self._who, strict=True):
             _parameters.check(p, who, float64=True, device_name="")
+            if _parameters.layout(p) != kept:
+                raise ValueError(
+                    f"{who} has changed since the optimizer was built: shape, dtype or memory are others now"
+                )
         items = _gradients.collect(gradients, self._parameters, self._positions)
         if self._gate(items):
             return items
@@ -214,35 +247,36 @@ class Optimizer:
             raise RuntimeError("the device does not take gradients that were made to fit: please report this")
         return items
 
-    def _rows(self, gradients: Any) -> tuple[list[list[tuple[float, ...]]], list[Any]]:
-        """This step's rows of scalars for each plan, and which is whose. Validates; changes no count."""
+    def _rows(self, gradients: Any) -> tuple[list[list[tuple[float, ...]]], list[Any], StepCounts]:
+        """Rows of scalars for each plan, which is whose, and the counts after the step. Validates; changes nothing."""
         for k, group in enumerate(self.param_groups):
-            # Checked once per value: most steps come with the options of the last one.
+            # Looked at once per value: most steps come with the options of the last one.
             if self._watched(group) != self._seen[k]:
-                self._check_group_options(k, group)
-        if self._missing == 0 and self._counts.even is not None:
-            t = self._counts.next_even()
-            rows = [self._scalars(group, t) for group in self.param_groups]
+                self._look_at_options(k, group)
+        even = self._counts.even
+        if self._missing == 0 and even is not None:
+            rows = [self._scalars(options, even + 1) for options in self._options]
+            after = StepCounts(even + 1)
             if len(rows) == 1:
-                return [rows] * len(self._plans), self._index
-            return [self._own_rows(launch, rows) for launch in self._launches], self._index
+                return [rows] * len(self._plans), self._index, after
+            return [self._own_rows(launch, rows) for launch in self._launches], self._index, after
         active = np.array([g is not None for g in gradients])
-        keys, index = self._counts.next(active, self._group_of)
-        by_key = [self._scalars(self.param_groups[k], t) for k, t in keys]
+        after, keys, index = self._counts.after(active, self._group_of)
+        by_key = [self._scalars(self._options[k], t) for k, t in keys]
         if not by_key:
-            by_key = [self._scalars(self.param_groups[0], 1)]  # nobody's row: no parameter takes part
-        return [self._own_rows(launch, by_key) for launch in self._launches], [
-            index[launch.members] for launch in self._launches
-        ]
+            by_key = [self._scalars(self._options[0], 1)]  # nobody's row: no parameter takes part
+        own = [self._own_rows(launch, by_key) for launch in self._launches]
+        return own, [index[launch.members] for launch in self._launches], after
 
-    def _check_group_options(self, k: int, group: Group) -> None:
-        check_options(self.RANGES, group)
-        for name, value in self._fixed[k].items():
-            if group[name] != value:
+    def _look_at_options(self, k: int, group: Group) -> None:
+        options = take_options(self.OPTIONS, group, k)
+        for name in self.FIXED:
+            if options[name] != self._options[k][name]:
                 raise ValueError(
-                    f"{name} of group {k} is {value!r} and cannot be changed to {group[name]!r}: "
+                    f"{name} of group {k} is {self._options[k][name]!r} and cannot be changed to {group[name]!r}: "
                     "it decides what state the group has"
                 )
+        self._options[k] = options
         values = self._watched(group)
         # A value that can change in place (an array, a list) is looked at in every step.
         self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else None
@@ -270,11 +304,11 @@ class Optimizer:
             gradients = [getattr(p, "grad", None) for p in self._parameters]
         with self._lock:
             items = self._conform(gradients)
-            rows, index = self._rows(items)
+            rows, index, _ = self._rows(items)
             host = self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
             trials = []
             for launch in self._launches:
-                scratch = [p.copy() for p in launch.pick(self._parameters)]
+                scratch = [np.array(p, order="C") for p in launch.pick(self._parameters)]
                 trial = Launch(host, launch.rule, scratch, range(len(scratch)))
                 for k in range(len(scratch)):
                     for field in launch.rule.owned_fields:
@@ -287,7 +321,9 @@ class Optimizer:
                 for launch, trial in zip(self._launches, trials, strict=True)
                 for i, new in zip(launch.members, trial.direct, strict=True)
             }
-            return [after[i].reshape(p.shape) - p for i, p in enumerate(self._parameters)]
+            for plan in self._plans:
+                plan.release()
+            return [np.asarray(after[i].reshape(p.shape) - p) for i, p in enumerate(self._parameters)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""
@@ -319,18 +355,20 @@ class Optimizer:
         """
         with self._lock:
             groups, counts, arrays = checked_state(self, state_dict)
-            rules = [self._rule(g).name for g in groups]
-            if rules == [self._rule(g).name for g in self.param_groups]:
-                self.param_groups[:] = groups
-                self._counts = counts
-                self._seen = [None] * len(groups)
-            else:
-                self._adopt(groups, counts)
-            for launch in self._launches:
+            new = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
+            same = [self._rule(o).name for o in new] == [self._rule(o).name for o in self._options]
+            prepared = None if same else self._prepare(groups)
+            for launch in self._launches if prepared is None else prepared[-1]:
                 for k, i in enumerate(launch.members):
                     for field in launch.rule.owned_fields:
-                        zeros = np.zeros_like(launch.direct[k])
+                        zeros = np.zeros(launch.direct[k].shape, launch.direct[k].dtype)
                         launch.plan.write_state(field, k, arrays[i].get(self.STATE_NAMES[field], zeros))
+            if prepared is not None:
+                self._take(*prepared, counts)
+                return
+            self.param_groups[:] = groups
+            self._counts = counts
+            self._set_options(groups)
 
     # Hooks.
 
@@ -359,5 +397,8 @@ class Optimizer:
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        Optimizer.__init__(self, saved["groups"], saved["defaults"], saved["device"])
+        # Keys that others wrote into the groups (schedulers do) come back with the state.
+        known = {"params", "param_names", *saved["defaults"]}
+        groups = [{k: v for k, v in g.items() if k in known} for g in saved["groups"]]
+        Optimizer.__init__(self, groups, saved["defaults"], saved["device"])
         self.load_state_dict(saved["state"])
