@@ -8,7 +8,10 @@ import weakref
 
 
 class Turns:
-    """A lock that the thread which holds it cannot take again, as a signal handler in the middle of a step would."""
+    """A lock that refuses the thread which holds it, as a signal handler in the middle of a step would be.
+
+    ``with turns:`` does it all. A step, where every microsecond counts, takes `lock` and sets `busy` by itself.
+    """
 
     def __init__(self) -> None:
         self.renew()
@@ -16,22 +19,26 @@ class Turns:
 
     def renew(self) -> None:
         """Forget who holds it."""
-        self._lock = threading.Lock()
-        self._owner: int | None = None
+        self.lock = threading.RLock()
+        self.busy = False
+
+    def refuse(self) -> None:
+        """Raise what a thread gets that is here already."""
+        raise RuntimeError(
+            "this optimizer is in the middle of a step (called from a signal handler?): set a flag in the handler, "
+            "and act on it after the step"
+        )
 
     def __enter__(self) -> None:
-        me = threading.get_ident()
-        if self._owner == me:
-            raise RuntimeError(
-                "this optimizer is in the middle of a step (called from a signal handler?): set a flag in the handler, "
-                "and act on it after the step"
-            )
-        self._lock.acquire()
-        self._owner = me
+        self.lock.acquire()
+        if self.busy:
+            self.lock.release()
+            self.refuse()
+        self.busy = True
 
     def __exit__(self, *_: object) -> None:
-        self._owner = None
-        self._lock.release()
+        self.busy = False
+        self.lock.release()
 
 
 _all: weakref.WeakSet[Turns] = weakref.WeakSet()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +48,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self._hooks = Hooks()
-        self._lock = Turns()
+        self._turns = Turns()
         groups = [self._checked_group(g, k) for k, g in enumerate(_parameters.as_groups(params))]
         elements = sum(p.size for g in groups for p in g["params"] if isinstance(p, np.ndarray))
         self._choice, self._backend = open_device(device, elements)
@@ -152,7 +152,7 @@ class Optimizer:
             TypeError: As in the constructor.
             ValueError: As in the constructor.
         """
-        with self._lock:
+        with self._turns:
             group = self._checked_group(param_group, len(self.param_groups))
             prepared = self._prepare([*self.param_groups, group])
             state = {i: (launch, k) for launch in self._launches for k, i in enumerate(launch.members)}
@@ -187,33 +187,52 @@ class Optimizer:
         if self._hooks.pre:
             closure, gradients = self._hooks.before(self, closure, gradients)
         loss = None if closure is None else closure()
-        with self._lock:
-            # The fast path: a list that the device takes as it is.
-            if type(gradients) is not list or not self._gate(gradients):
-                gradients = self._conform(gradients)
-            rows, index, after = self._rows(gradients)
-            copied = self._copy_in(gradients) if self._indirect else ()
-            before = self._counts
+        turns = self._turns
+        with turns.lock:
+            if turns.busy:
+                turns.refuse()
+            turns.busy = True
             try:
-                # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
-                self._counts = after
-                self._backend.run(self._plans, rows, index)
+                gradients = self._update(gradients)
             finally:
-                if all(plan.finished for plan in self._plans):
-                    for parameter, direct in copied:
-                        np.copyto(parameter, direct)
-                else:
-                    self._counts = before
-                    for plan in self._plans:
-                        plan.release()
+                turns.busy = False
         if self._hooks.post:
             self._hooks.after(self, closure, gradients)
         return loss
+
+    def _update(self, gradients: Any) -> Any:
+        """The step itself, by the one thread whose turn it is; returns the gradients as they were used."""
+        # The fast path: a list that the device takes as it is.
+        if type(gradients) is not list or not self._gate(gradients):
+            gradients = self._conform(gradients)
+        rows, index, after = self._rows(gradients)
+        copied = self._copy_in(gradients) if self._indirect else ()
+        before = self._counts
+        try:
+            # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
+            self._counts = after
+            self._backend.run(self._plans, rows, index)
+        except BaseException:
+            if all(plan.finished for plan in self._plans):
+                self._copy_out(copied)
+            else:
+                self._counts = before
+                for plan in self._plans:
+                    plan.release()
+            raise
+        if copied:
+            self._copy_out(copied)
+        return gradients
 
     def _copy_in(self, gradients: list[Any]) -> list[tuple[Array, Array]]:
         """Fetch the parameters that are worked on in a copy; those that take part must come back from it."""
         mine = list(gradients)  # the caller's list may change while the step runs
         return [pair for launch in self._indirect for pair in launch.copy_in(self._who, launch.pick(mine))]
+
+    @staticmethod
+    def _copy_out(copied: Iterable[tuple[Array, Array]]) -> None:
+        for parameter, direct in copied:
+            np.copyto(parameter, direct)
 
     def _gate(self, gradients: list[Any]) -> bool:
         """Whether every plan takes these gradients as they are; sets how many parameters have none."""
@@ -302,7 +321,7 @@ class Optimizer:
         """
         if gradients is None:
             gradients = [getattr(p, "grad", None) for p in self._parameters]
-        with self._lock:
+        with self._turns:
             items = self._conform(gradients)
             rows, index, _ = self._rows(items)
             host = self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
@@ -343,7 +362,7 @@ class Optimizer:
             ``"state"``: for each position its ``"step"`` and the optimizer's arrays, under torch's names;
             ``"param_groups"``: the options of each group, and the positions of its parameters.
         """
-        with self._lock:
+        with self._turns:
             return snapshot(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -353,7 +372,7 @@ class Optimizer:
             ValueError: Another number of groups or parameters, arrays of another shape, or options out of range.
             TypeError: Not a state dict.
         """
-        with self._lock:
+        with self._turns:
             groups, counts, arrays = checked_state(self, state_dict)
             new = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
             same = [self._rule(o).name for o in new] == [self._rule(o).name for o in self._options]
