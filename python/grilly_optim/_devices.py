@@ -37,8 +37,8 @@ GPU_TYPES = ("discrete", "integrated", "virtual", "other")
 
 # Environment variables that a Vulkan device reads when it is opened.
 _OPENING_SWITCHES = ("GRILLY_FORCE_STAGING", "GRILLY_MAX_ALLOCATION", "GRILLY_MAX_GROUPS")
-# All that decide which device is taken, and what it is called.
-_SWITCHES = ("GRILLY_DEVICE", "GRILLY_ISA", "GRILLY_THREADS", *_OPENING_SWITCHES)
+# And the ones that decide what the compiled CPU is.
+_CPU_SWITCHES = ("GRILLY_ISA", "GRILLY_THREADS")
 
 _EXPECTED = "'auto', 'cpu', 'numpy', 'vulkan' or 'vulkan:' with an index, a uuid or a part of a name"
 
@@ -257,7 +257,11 @@ def open_device(device: str | None, elements: int | None = None) -> tuple[Choice
     small = elements is not None and elements < AUTO_GPU_MIN_ELEMENTS
     if device is not None and not isinstance(device, str):
         raise TypeError(f"device must be a string, got {type(device).__name__}; expected {_EXPECTED}")
-    asked = (device, small, *(os.environ.get(switch) for switch in _SWITCHES))
+    if device is None or device == "auto":
+        switches: tuple[str, ...] = ("GRILLY_DEVICE", *_CPU_SWITCHES, *_OPENING_SWITCHES)
+    else:
+        switches = _OPENING_SWITCHES if device.startswith("vulkan") else _CPU_SWITCHES
+    asked = (device, small, *[os.environ.get(switch) for switch in switches])
     known = _asked.get(asked)
     if known is None or known[1].lost:
         known = _asked[asked] = _open_choice(select(device, elements))

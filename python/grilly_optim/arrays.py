@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -28,9 +28,9 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def _allocate(shape: Shape, dtype: np.dtype[Any], backend: Backend) -> NDArray[Any]:
-    sizes = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
-    extents = tuple(operator.index(n) for n in sizes)
-    if any(n < 0 for n in extents):
+    sizes = shape if isinstance(shape, Iterable) else (shape,)
+    extents = tuple([operator.index(n) for n in sizes])
+    if extents and min(extents) < 0:
         raise ValueError(f"shape must not have negative sizes, got {extents}")
     nbytes = math.prod(extents) * dtype.itemsize
     if nbytes > sys.maxsize:
