@@ -148,6 +148,7 @@ def assert_unchanged(optimizer: AdamW, ps: list[Any], before: list[Any], state: 
         ("eps", math.nan),
         ("weight_decay", -1),
         ("lr", None),
+        ("lr", np.ones(3)),
         ("amsgrad", True),
     ],
 )

@@ -169,9 +169,11 @@ void CpuPlan::write_state(std::size_t field, std::size_t segment, const void* fr
 void CpuPlan::run() {
   const std::uint64_t elements = active_elements();
   if (threads_ == 1 || elements < kParallelElements) return run_chunk(0, span());
-  const std::uint64_t wanted = std::clamp(span() / (8 * threads_), kMinChunk, kMaxChunk);
-  // Whole segments' alignment; and never more chunks than the pool can number.
-  chunk_ = std::max(wanted, span() / Pool::kMaxChunks + kSegmentAlignment) / kSegmentAlignment * kSegmentAlignment;
+  // As many chunks for one thread as for another, rounded up to whole alignments; and never more than the pool can
+  // number.
+  const std::uint64_t wanted = std::clamp(span() / (8 * threads_) + 1, kMinChunk, kMaxChunk);
+  chunk_ = std::max(wanted, span() / Pool::kMaxChunks + 1);
+  chunk_ = (chunk_ + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
   // Every other run goes backwards: it begins with what the last one left in the caches.
   backwards_ = !backwards_;
   Pool::of(threads_).run({.work =

@@ -268,9 +268,13 @@ class Optimizer:
 
     def _rows(self, gradients: Any) -> tuple[list[list[tuple[float, ...]]], list[Any], StepCounts]:
         """Rows of scalars for each plan, which is whose, and the counts after the step. Validates; changes nothing."""
-        for k, group in enumerate(self.param_groups):
-            # Looked at once per value: most steps come with the options of the last one.
-            if self._watched(group) != self._seen[k]:
+        # Looked at once per value: most steps come with the options of the last one.
+        try:
+            unchanged = list(map(self._watched, self.param_groups)) == self._seen
+        except ValueError:
+            unchanged = False  # an array, which does not compare to one truth
+        if not unchanged:
+            for k, group in enumerate(self.param_groups):
                 self._look_at_options(k, group)
         even = self._counts.even
         if self._missing == 0 and even is not None:
