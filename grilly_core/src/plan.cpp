@@ -7,14 +7,13 @@ Plan::Plan(const Rule& rule_, Precision precision_, std::vector<Segment> segment
   std::uint64_t first = 0;
   for (Segment& segment : segments) {
     segment.first = first;
-    first += (segment.elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+    first += padded(segment.elements);
   }
 }
 
 std::uint64_t Plan::span() const {
   if (segments.empty()) return 0;
-  const Segment& last = segments.back();
-  return last.first + (last.elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+  return segments.back().first + padded(segments.back().elements);
 }
 
 std::uint64_t Plan::active_elements() const {

@@ -202,12 +202,12 @@ def _best_gpu(infos: Sequence[DeviceInfo]) -> DeviceInfo | None:
 
 def _choose_automatically(infos: Sequence[DeviceInfo], elements: int | None) -> Choice:
     cpu = next((i for i in infos if i.kind == "cpu" and i.usable), None)
+    if cpu is not None and elements is not None and elements < AUTO_GPU_MIN_ELEMENTS:
+        return Choice(cpu, f"{elements} elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})")
     gpu = _best_gpu([i for i in infos if i.kind == "vulkan"])
-    if gpu is not None and (cpu is None or elements is None or elements >= AUTO_GPU_MIN_ELEMENTS):
+    if gpu is not None:
         return Choice(gpu, f"it is the best GPU here ({gpu.type})")
     if cpu is not None:
-        if gpu is not None:
-            return Choice(cpu, f"{elements} elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})")
         return Choice(cpu, "no usable GPU was found, and compiled code is the fastest on the processor")
     return Choice(next(i for i in infos if i.kind == "numpy"), f"nothing compiled can be used: {_CORE_REASON}")
 
@@ -236,10 +236,6 @@ def select(device: str | None, elements: int | None = None) -> Choice:
     except DeviceUnavailable as error:
         raise DeviceUnavailable(f"{error}{source}") from None
     choice = Choice(choice.info, choice.why + source)
-    if automatic and small and choice.info.kind == "cpu":
-        choice = Choice(
-            choice.info, f"{elements} elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})"
-        )
     if automatic and choice.info.device not in _announced:
         _announced.add(choice.info.device)
         _log.info("device 'auto' is %s: %s", choice.info.name, choice.why)

@@ -19,6 +19,9 @@ namespace grilly {
 // Global element indices of segments start at multiples of this, so that what is keyed by them (random numbers, chunked
 // reductions) does not change when a segment is cut or moved.
 constexpr std::uint64_t kSegmentAlignment = 256;
+constexpr std::uint64_t padded(std::uint64_t elements) {
+  return (elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+}
 
 struct DeviceInfo {
   std::string name;

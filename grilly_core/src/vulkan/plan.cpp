@@ -12,10 +12,6 @@
 namespace grilly::vulkan {
 namespace {
 
-constexpr std::uint64_t padded(std::uint64_t elements) {
-  return (elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
-}
-
 // The shader's pack of elements.
 constexpr std::uint64_t kPackBytes = 32;
 
