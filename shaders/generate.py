@@ -144,20 +144,34 @@ def is_straight(rule: Rule) -> bool:
 
 
 def wide_loop(rule: Rule) -> str:
-    """The part of the loop that takes many elements at once, where the instruction set has one (see wide.h)."""
+    """The loop that takes many elements at once, where the instruction set has one (see wide.h)."""
     state, scalars = f"wide::{rule.state_type}", f"wide::{rule.scalars_type}"
-    fields = ", ".join(f"load({n} + i)" for n in rule.state)
-    inputs = ", ".join(f"load({n} + i)" for n in rule.inputs)
+    fields, inputs, stores = (
+        [f"load({n} + i)" for n in rule.state],
+        [f"load({n} + i)" for n in rule.inputs],
+        [f"store({n} + i, s.{n});" for n in rule.state],
+    )
     fetches = " ".join(f"fetch({n} + i);" for n in rule.streams)
-    stores = " ".join(f"store({n} + i, s.{n});" for n in rule.state)
-    return f"""#if defined(GRILLY_WIDE)
-  const {scalars} all{{{", ".join(f"splat(h.{n})" for n in rule.scalars)}}};
+
+    def call(fields: list[str], inputs: list[str]) -> str:
+        return f"const {state} s = wide::{rule.name}({state}{{{', '.join(fields)}}}, {', '.join(inputs)}, all);"
+
+    def masked(accesses: list[str]) -> list[str]:
+        return [re.sub(r"(load|store)\(", r"\1(some, ", a) for a in accesses]
+
+    return f"""  const {scalars} all{{{", ".join(f"splat(h.{n})" for n in rule.scalars)}}};
+  const auto part = [&](std::size_t i, Mask some) {{
+    {call(masked(fields), masked(inputs))}
+    {" ".join(masked(stores))}
+  }};
+  std::size_t i = before_line({rule.state[0]}, count);
+  if (i > 0) part(0, first(i));
   for (; i + GRILLY_WIDE <= count; i += GRILLY_WIDE) {{
-    {fetches}
-    const {state} s = wide::{rule.name}({state}{{{fields}}}, {inputs}, all);
-    {stores}
+    if (i + kAhead < count) {{ {fetches} }}
+    {call(fields, inputs)}
+    {" ".join(stores)}
   }}
-#endif
+  if (i < count) part(i, first(count - i));
 """
 
 
@@ -176,16 +190,17 @@ def loop(rule: Rule, precision: str) -> str:
     stores = " ".join(f"{n}[i] = s.{n};" for n in rule.state)
     casts = ", ".join(f"static_cast<{t}*>(stream[{k}])" for k, (t, _) in enumerate(types))
     row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
-    wide = wide_loop(rule) if precision == "f32" and is_straight(rule) else ""
-    return f"""
-static void {name}_loop({arguments}, {scalars} h, std::size_t count) {{
-  std::size_t i = 0;
-{wide}  GRILLY_NO_LOOP_DEPENDENCE
-  for (; i < count; ++i) {{  // RULE LOOP {name}
+    plain = f"""  GRILLY_NO_LOOP_DEPENDENCE
+  for (std::size_t i = 0; i < count; ++i) {{  // RULE LOOP {name}
     const {state} s = {precision}::{rule.name}({state}{{{fields}}}, {inputs}, h);
     {stores}
   }}
-}}
+"""
+    wide = precision == "f32" and is_straight(rule)
+    body = f"#if defined(GRILLY_WIDE)\n{wide_loop(rule)}#else\n{plain}#endif\n" if wide else plain
+    return f"""
+static void {name}_loop({arguments}, {scalars} h, std::size_t count) {{
+{body}}}
 static void {name}(const double* row, void* const* stream, std::size_t count) {{
   {name}_loop({casts}, {scalars}{{{row}}}, count);
 }}"""

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <bit>
 #include <chrono>
+#include <numeric>
+#include <optional>
 #include <thread>
 
 #include "grilly/device.h"
@@ -81,12 +83,14 @@ struct PyPlan {
   std::shared_ptr<Device> device;
   std::unique_ptr<Plan> plan;
   std::vector<py::object> parameters;
-  std::vector<py::object> held;  // the step's gradients, until the run is over
-  bool finished = false;         // the run that the last gate() prepared is over
-  std::vector<Range> guarded;    // sorted memory of every parameter that a run may write in place
+  std::vector<std::size_t> members;  // where in a step's lists the gradient of each parameter stands
+  std::vector<py::object> held;      // the step's gradients, until the run is over
+  py::object done;                   // the rows of the last run that is over
+  std::vector<Range> guarded;        // sorted memory of every parameter that a run may write in place
 
-  PyPlan(std::shared_ptr<Device> device_, const std::string& rule_name, Precision precision, const py::list& arrays)
-      : device(std::move(device_)) {
+  PyPlan(std::shared_ptr<Device> device_, const std::string& rule_name, Precision precision, const py::list& arrays,
+         std::vector<std::size_t> members_)
+      : device(std::move(device_)), members(std::move(members_)), done(py::none()) {
     const auto& table = rules();
     const auto rule = std::find_if(table.begin(), table.end(), [&](const Rule& r) { return r.name == rule_name; });
     if (rule == table.end()) throw py::value_error("this build has no rule named '" + rule_name + "'");
@@ -98,6 +102,7 @@ struct PyPlan {
       segments.push_back({.parameter = array_of(array.ptr())->data, .elements = elements_of(array.ptr())});
       parameters.push_back(py::reinterpret_borrow<py::object>(array));
     }
+    if (members.size() != parameters.size()) throw py::value_error("members must have one entry per parameter");
     plan = device->make_plan(*rule, precision, std::move(segments));
     held.resize(parameters.size() * rule->inputs.size());
   }
@@ -139,32 +144,26 @@ struct PyPlan {
            (proxy->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
   }
 
-  // Take the step's gradients as they are: how many are None, or -1 when one needs a look (a cast, a copy, an error).
-  std::int64_t gate(const py::object& gradients, std::size_t input) {
-    if (!PyList_CheckExact(gradients.ptr())) return -1;
-    const std::size_t count = parameters.size(), inputs = plan->rule.inputs.size();
-    if (static_cast<std::size_t>(PyList_GET_SIZE(gradients.ptr())) != count || input >= inputs) return -1;
-    std::int64_t missing = 0;
-    finished = false;
-    for (std::size_t i = 0; i < count; ++i) {
-      PyObject* gradient = PyList_GET_ITEM(gradients.ptr(), static_cast<Py_ssize_t>(i));
-      Segment& segment = plan->segments[i];
-      segment.active = gradient != Py_None;
-      if (!in_place(i) || (segment.active && !fits(i, gradient))) return -1;
-      missing += !segment.active;
-      if (!segment.active) continue;
-      plan->inputs[i * inputs + input] = array_of(gradient)->data;
-      py::object& holder = held[i * inputs + input];
-      if (holder.ptr() != gradient) holder = py::reinterpret_borrow<py::object>(gradient);
+  // Take one list of inputs (gradients) as it is. False when one of them needs a look first: a cast, a copy, an error;
+  // with `whole`, also when one is None. A parameter takes part when none of its inputs is.
+  bool take(const py::handle& arrays, std::size_t input, bool whole) {
+    if (!PyList_CheckExact(arrays.ptr())) return false;
+    const std::size_t inputs = plan->rule.inputs.size();
+    const auto given = static_cast<std::size_t>(PyList_GET_SIZE(arrays.ptr()));
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      if (members[i] >= given) return false;
+      PyObject* array = PyList_GET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(members[i]));
+      const bool active = array != Py_None;
+      if ((whole && !active) || !in_place(i) || (active && !fits(i, array))) return false;
+      plan->segments[i].active = active && (input == 0 || plan->segments[i].active);
+      if (!active) continue;
+      plan->inputs[i * inputs + input] = array_of(array)->data;
+      held[i * inputs + input] = py::reinterpret_borrow<py::object>(array);
     }
-    return missing;
+    return true;
   }
 
-  // Let go of the gradients; a run needs another gate().
-  void release() {
-    std::fill(held.begin(), held.end(), py::object());
-    for (Segment& segment : plan->segments) segment.active = false;
-  }
+  void release() { std::fill(held.begin(), held.end(), py::object()); }
 
   // One row of scalars per (group, step count); index says which row is each segment's (None: the first).
   void load(const py::handle& row_list, const py::handle& index) {
@@ -211,23 +210,34 @@ struct PyPlan {
 };
 
 // `rule` is anything with a name: the Python side describes rules by their NumPy twins.
-std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule,
-                                  const py::list& arrays) {
+std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule, const py::list& arrays,
+                                  const std::optional<std::vector<std::size_t>>& members) {
   if (arrays.empty() || !is_array(arrays[0].ptr())) throw py::type_error("a plan takes a list of one array or more");
+  std::vector<std::size_t> order(arrays.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
   return std::make_unique<PyPlan>(device, rule.attr("name").cast<std::string>(),
                                   has_precision(arrays[0].ptr(), Precision::f32) ? Precision::f32 : Precision::f64,
-                                  arrays);
+                                  arrays, members.value_or(order));
 }
 
-void run(const std::shared_ptr<Device>& device, const py::list& plans, const py::list& rows, const py::list& indices) {
+// One step: every plan takes its part of the inputs, or nothing happens and the answer is false.
+bool run(const std::shared_ptr<Device>& device, const py::list& plans, const py::tuple& inputs, const py::list& rows,
+         const py::list& indices, bool whole) {
+  struct Taking : std::vector<PyPlan*> {
+    ~Taking() {
+      for (PyPlan* plan : *this) plan->release();
+    }
+  } taking;
   std::vector<Plan*> runs;
   std::uint64_t elements = 0;
-  std::vector<PyPlan*> wrappers;
   for (std::size_t k = 0; k < plans.size(); ++k) {
     PyPlan& plan = plans[k].cast<PyPlan&>();
     if (plan.device != device) throw py::value_error("a plan runs on the device that made it");
+    if (inputs.size() != plan.plan->rule.inputs.size()) throw py::value_error("a rule takes a list for each input");
+    taking.push_back(&plan);
+    for (std::size_t input = 0; input < inputs.size(); ++input)
+      if (!plan.take(inputs[input], input, whole)) return false;
     plan.load(rows[k], indices[k]);
-    wrappers.push_back(&plan);
     runs.push_back(plan.plan.get());
     elements += plan.plan->active_elements();
   }
@@ -238,10 +248,8 @@ void run(const std::shared_ptr<Device>& device, const py::list& plans, const py:
     const py::gil_scoped_release release;
     device->run(runs);
   }
-  for (PyPlan* plan : wrappers) {
-    plan->finished = true;
-    plan->release();
-  }
+  for (PyPlan* plan : taking) plan->done = rows;
+  return true;
 }
 
 py::dict counters(const Device& device) {
@@ -301,10 +309,8 @@ PYBIND11_MODULE(_core, m) {
   });
 
   py::class_<PyPlan>(m, "Plan")
-      .def("gate", &PyPlan::gate, py::arg("gradients"), py::arg("input") = 0)
       .def("fits", [](const PyPlan& p, std::size_t i, const py::object& gradient) { return p.fits(i, gradient.ptr()); })
-      .def("release", &PyPlan::release)
-      .def_readonly("finished", &PyPlan::finished)
+      .def_readonly("done", &PyPlan::done)
       .def("guard", &PyPlan::guard, py::arg("arrays"))
       .def("read_state",
            [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {
@@ -321,8 +327,9 @@ PYBIND11_MODULE(_core, m) {
            [](const Device& device, const py::array& array) {
              return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
            })
-      .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"))
-      .def("run", &run, py::arg("plans"), py::arg("rows"), py::arg("indices"))
+      .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"), py::arg("members") = py::none())
+      .def("run", &run, py::arg("plans"), py::arg("inputs"), py::arg("rows"), py::arg("indices"),
+           py::arg("whole") = false)
       .def("counters", &counters)
       .def_property_readonly("lost", &Device::lost)
       .def("last_run_ns", &Device::last_run_ns);

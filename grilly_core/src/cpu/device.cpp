@@ -1,6 +1,7 @@
 // The compiled CPU device: the rules' loops over the caller's own memory.
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -39,6 +40,9 @@ constexpr std::uint64_t kParallelElements = 60'000;
 constexpr std::uint64_t kWakeElements = 250'000;
 // A chunk is long enough to amortise its claim, and short enough to balance threads that are not equally fast.
 constexpr std::uint64_t kMinChunk = 2'048, kMaxChunk = 16'384;
+// Up to here it pays to begin with what the last run left in the caches; far above, only to go the way the hardware
+// fetches ahead.
+constexpr std::uint64_t kAlternateElements = 5'000'000;
 constexpr std::size_t kPage = 4'096, kCacheLine = 64, kHugePage = std::size_t{2} << 20;
 
 struct InstructionSet {
@@ -148,14 +152,18 @@ CpuPlan::CpuPlan(Device& device, const Rule& rule_, Precision precision_, std::v
     : Plan(rule_, precision_, std::move(segments_)),
       loop_(instruction_set().loops[index_of(rule)][static_cast<std::size_t>(precision)]),
       threads_(cpu_threads()) {
+  const std::size_t bytes = span() * size_of(precision) + segments.size() * kCacheLine;
   for (std::size_t field = 1; field < rule.state.size(); ++field) {
-    state_.push_back(device.allocate(span() * size_of(precision)));
+    state_.push_back(device.allocate(bytes));
     std::memset(state_.back()->data, 0, state_.back()->size);
   }
 }
 
+// A segment's state lies on its cache lines as the parameter does, so that vectors that are aligned in one are in all.
 char* CpuPlan::state(std::size_t field, std::size_t segment) {
-  return static_cast<char*>(state_[field - 1]->data) + segments[segment].first * size_of(precision);
+  const std::size_t offset = reinterpret_cast<std::uintptr_t>(segments[segment].parameter) % kCacheLine;
+  return static_cast<char*>(state_[field - 1]->data) + segments[segment].first * size_of(precision) +
+         segment * kCacheLine + offset;
 }
 
 void CpuPlan::read_state(std::size_t field, std::size_t segment, void* to) {
@@ -174,8 +182,8 @@ void CpuPlan::run() {
   const std::uint64_t wanted = std::clamp(span() / (8 * threads_) + 1, kMinChunk, kMaxChunk);
   chunk_ = std::max(wanted, span() / Pool::kMaxChunks + 1);
   chunk_ = (chunk_ + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
-  // Every other run goes backwards: it begins with what the last one left in the caches.
-  backwards_ = !backwards_;
+  // Every other run goes backwards.
+  backwards_ = !backwards_ && elements <= kAlternateElements;
   Pool::of(threads_).run({.work =
                               [](void* plan, std::uint32_t chunk) {
                                 CpuPlan& self = *static_cast<CpuPlan*>(plan);

@@ -11,7 +11,9 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 namespace grilly {
 namespace GRILLY_ISA {
@@ -20,20 +22,37 @@ using Wide = __m512;  // gcc's operators work on it, comparison and ?: too
 
 static inline Wide splat(float x) { return _mm512_set1_ps(x); }
 static inline Wide load(const float* from) { return _mm512_loadu_ps(from); }
-// What the loop will need 2 KiB further on: with so many streams the hardware falls behind by some percent.
-static inline void fetch(const float* at) { __builtin_prefetch(at + 512); }
+// What the loop will need 2 KiB further on: with so many streams the hardware falls behind by some percent. Never
+// beyond the loop's own part, where another thread is at work: taking its lines away costs more than all the rest
+// gains.
+constexpr std::size_t kAhead = 512;
+static inline void fetch(const float* at) { __builtin_prefetch(at + kAhead); }
 static inline void store(float* to, Wide x) { _mm512_storeu_ps(to, x); }
+
+// The first elements of a vector; the others are not touched, and read as 0.
+using Mask = __mmask16;
+static inline Mask first(std::size_t elements) { return static_cast<Mask>((1u << elements) - 1); }
+static inline Wide load(Mask some, const float* from) { return _mm512_maskz_loadu_ps(some, from); }
+static inline void store(Mask some, float* to, Wide x) { _mm512_mask_storeu_ps(to, some, x); }
+
+// How many of `count` elements come before the next cache line: a vector that lies on two lines costs twice. The state
+// lies on its lines as the parameter does (CpuPlan), and so do gradients that came from the same allocator.
+static inline std::size_t before_line(const float* at, std::size_t count) {
+  return std::min<std::size_t>(count, -(reinterpret_cast<std::uintptr_t>(at) / sizeof *at) % GRILLY_WIDE);
+}
 
 // Markstein, "IA-64 and Elementary Functions" (2000), chapter 9: from a reciprocal root good to 14 bits, one coupled
 // step to root and half reciprocal, then a correction by the exact residual, which rounds correctly. Zero, infinity,
-// NaN, negative numbers, and numbers so small that the residual would underflow, are left to the instruction.
+// NaN, negative numbers, and numbers so small that the residual would underflow, are left to the instruction. (All
+// lanes through a mask: gcc 12 warns of uninitialized values in its own header without one.)
 static inline Wide sqrt(Wide x) {
+  constexpr Mask kAll = 0xffff;
   constexpr int kSmallest = 0x10000000;  // 2^-95
   constexpr int kRange = 0x7f800000 - kSmallest;
   const __m512i offset = _mm512_sub_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(kSmallest));
   const __mmask16 special = _mm512_cmpge_epu32_mask(offset, _mm512_set1_epi32(kRange));
-  if (__builtin_expect(special != 0, 0)) return _mm512_sqrt_ps(x);
-  const Wide half = _mm512_set1_ps(0.5f), y = _mm512_rsqrt14_ps(x);
+  if (__builtin_expect(special != 0, 0)) return _mm512_maskz_sqrt_ps(kAll, x);
+  const Wide half = _mm512_set1_ps(0.5f), y = _mm512_maskz_rsqrt14_ps(kAll, x);
   Wide root = _mm512_mul_ps(x, y), h = _mm512_mul_ps(half, y);
   const Wide r = _mm512_fnmadd_ps(h, root, half);
   root = _mm512_fmadd_ps(root, r, root);

@@ -27,16 +27,15 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vectors
 class NumpyPlan:
     """One rule over a list of contiguous arrays of one precision."""
 
-    def __init__(self, device: NumpyDevice, rule: Rule, parameters: Sequence[Array]) -> None:
-        self._device = device
+    def __init__(self, device: NumpyDevice, rule: Rule, parameters: Sequence[Array], members: Sequence[int]) -> None:
         self._rule = rule
+        self._members = list(members)
         # Plain views: subclasses have their own ideas of arithmetic.
         self._parameters = [np.asarray(p).reshape(-1) for p in parameters]
         self._originals = list(parameters)
         self._shapes = [p.shape for p in parameters]
         self._state = [{name: device.zeros(p.size, p.dtype) for name in rule.owned_fields} for p in parameters]
-        self._gradients: list[Array | None] = []
-        self.finished = False
+        self.done: object = None  # the rows of the last run that is over
         self._guarded: list[tuple[int, int]] = []
 
     def guard(self, arrays: Sequence[Array]) -> None:
@@ -48,16 +47,22 @@ class NumpyPlan:
         after = bisect_left(self._guarded, (end, 0))
         return begin != byte_bounds(own)[0] and after > 0 and self._guarded[after - 1][1] > begin
 
-    def gate(self, gradients: Sequence[Array | None]) -> int:
-        """Take the step's gradients as they are: how many are None, or -1 when one needs a cast, a copy or an error."""
-        if len(gradients) != len(self._parameters) or not all(map(self._in_place, self._originals, self._shapes)):
-            return -1
-        for i, gradient in enumerate(gradients):
-            if gradient is not None and not self.fits(i, gradient):
-                return -1
-        self.finished = False
-        self._gradients = [None if g is None else np.asarray(g).reshape(-1) for g in gradients]
-        return sum(g is None for g in gradients)
+    def take(self, inputs: Sequence[Any], whole: bool) -> list[tuple[Array, ...] | None] | None:
+        """The inputs of each parameter, flat, if they can be read as they are; see the device's `run`."""
+        if not all(map(self._in_place, self._originals, self._shapes)):
+            return None
+        taken: list[tuple[Array, ...] | None] = []
+        for i, member in enumerate(self._members):
+            if not all(type(given) is list and member < len(given) for given in inputs):
+                return None
+            mine = [given[member] for given in inputs]
+            if any(array is not None and not self.fits(i, array) for array in mine):
+                return None
+            missing = any(array is None for array in mine)
+            if missing and whole:
+                return None
+            taken.append(None if missing else tuple(np.asarray(array).reshape(-1) for array in mine))
+        return taken
 
     @staticmethod
     def _in_place(parameter: Array, shape: tuple[int, ...]) -> bool:
@@ -75,30 +80,29 @@ class NumpyPlan:
             and not self._clashes(gradient, parameter)
         )
 
-    def run(self, rows: Sequence[tuple[float, ...]], index: Sequence[int] | None) -> bool:
+    def run(
+        self,
+        inputs: Sequence[tuple[Array, ...] | None],
+        rows: Sequence[tuple[float, ...]],
+        index: Sequence[int] | None,
+    ) -> bool:
         """Run the rule: `rows` of scalars, and for each parameter the row that is its own (None: the first).
 
         Returns:
             Whether there was anything to do.
         """
         rule = self._rule
-        busy = any(g is not None and g.size for g in self._gradients)
-        for i, (p, state, g) in enumerate(zip(self._parameters, self._state, self._gradients, strict=True)):
-            if g is None:
+        for i, (p, state, mine) in enumerate(zip(self._parameters, self._state, inputs, strict=True)):
+            if mine is None:
                 continue
             h = rule.scalars._make(p.dtype.type(x) for x in rows[0 if index is None else index[i]])
             streams = [p, *(state[name] for name in rule.owned_fields)]
             for begin in range(0, p.size, BLOCK):
                 block = slice(begin, begin + BLOCK)
                 old = rule.state._make(stream[block] for stream in streams)
-                for stream, new in zip(streams, rule.twin(old, g[block], h), strict=True):
+                for stream, new in zip(streams, rule.twin(old, *(x[block] for x in mine), h), strict=True):
                     stream[block] = new
-        self.release()
-        return busy
-
-    def release(self) -> None:
-        """Let go of the gradients; a run needs another gate."""
-        self._gradients = [None] * len(self._parameters)
+        return any(mine is not None and p.size for p, mine in zip(self._parameters, inputs, strict=True))
 
     def read_state(self, field: str, i: int, to: Array) -> None:
         """Copy a state field of parameter `i` into `to`."""
@@ -150,23 +154,41 @@ class NumpyDevice:
         """Whether plans use this memory without a copy: always."""
         return True
 
-    def plan(self, rule: Rule, parameters: Sequence[Array]) -> NumpyPlan:
-        """Make a plan over contiguous arrays of one precision."""
-        return NumpyPlan(self, rule, parameters)
+    def plan(self, rule: Rule, parameters: Sequence[Array], members: Sequence[int] | None = None) -> NumpyPlan:
+        """Make a plan over contiguous arrays of one precision, whose inputs stand at `members` of a step's lists."""
+        return NumpyPlan(self, rule, parameters, range(len(parameters)) if members is None else members)
 
     def run(
         self,
         plans: Sequence[NumpyPlan],
+        inputs: Sequence[Any],
         rows: Sequence[Sequence[tuple[float, ...]]],
         indices: Sequence[Sequence[int] | None],
-    ) -> None:
-        """Run plans in order."""
+        whole: bool = False,
+    ) -> bool:
+        """Run plans in order.
+
+        Args:
+            plans: Plans of this device.
+            inputs: A list for each input of the rules (the gradients); None in one leaves that parameter as it is.
+            rows: Rows of scalars for each plan.
+            indices: For each plan, which row is whose; None: the first is everybody's.
+            whole: Refuse lists with a None.
+
+        Returns:
+            Whether it ran. False, and nothing is done, where an input needs a cast, a copy or an error first.
+        """
+        taken = [plan.take(inputs, whole) for plan in plans]
+        ready = [mine for mine in taken if mine is not None]
+        if len(ready) < len(taken):
+            return False
         # Overflow and invalid values are the caller's, and pass through as they do on every other device.
         with np.errstate(all="ignore"):
-            for plan, plan_rows, index in zip(plans, rows, indices, strict=True):
-                self._counters["dispatches"] += plan.run(plan_rows, index)
+            for plan, mine, plan_rows, index in zip(plans, ready, rows, indices, strict=True):
+                self._counters["dispatches"] += plan.run(mine, plan_rows, index)
         for plan in plans:
-            plan.finished = True
+            plan.done = rows
+        return True
 
     def counters(self) -> dict[str, int]:
         """What was done since the process began."""

@@ -32,19 +32,14 @@ class Launch:
     def __init__(self, backend: Backend, rule: Rule, parameters: Sequence[Array], members: Sequence[int]) -> None:
         self.rule = rule
         self.members = list(members)
-        self.whole = self.members == list(range(len(parameters)))
         mine = [parameters[i] for i in self.members]
         self.direct = [p if is_direct(p) else np.array(p, order="C", subok=False) for p in mine]
         # (member, the caller's array, the contiguous copy) of each parameter that cannot be worked on directly
         self.copied = [(k, p, d) for k, (p, d) in enumerate(zip(mine, self.direct, strict=True)) if p is not d]
-        self.plan: Any = backend.plan(rule, self.direct)
-
-    def pick(self, items: list[Any]) -> list[Any]:
-        """The entries of a list over all parameters that belong here."""
-        return items if self.whole else [items[i] for i in self.members]
+        self.plan: Any = backend.plan(rule, self.direct, self.members)
 
     def copy_in(self, who: Sequence[str], gradients: Sequence[Array | None]) -> list[tuple[Array, Array]]:
-        """Fetch the parameters that are worked on in a copy.
+        """Fetch the parameters that are worked on in a copy; `gradients` are those of all parameters.
 
         Returns:
             The caller's array and the copy of each that takes part.
@@ -56,7 +51,7 @@ class Launch:
             require_writeable(parameter, who[self.members[k]])
         for _, parameter, direct in self.copied:
             np.copyto(direct, parameter)
-        return [(parameter, direct) for k, parameter, direct in self.copied if gradients[k] is not None]
+        return [(parameter, direct) for k, parameter, direct in self.copied if gradients[self.members[k]] is not None]
 
     def read_state(self, field: str, k: int) -> Array:
         """A copy of one state field of the k-th member, in the parameter's shape."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grilly_optim.optim._options import take_options
-from grilly_optim.optim._steps import StepCounts
+from grilly_optim.optim._steps import Counts, packed, unpacked
 
 if TYPE_CHECKING:
     from grilly_optim.optim.optimizer import Group, Optimizer
@@ -20,7 +20,7 @@ StateDict = dict[str, Any]
 
 def snapshot(optimizer: Optimizer) -> StateDict:
     """Everything that a bit-exact resume needs, copied."""
-    counts = optimizer._counts.of_all(len(optimizer._parameters))
+    counts = unpacked(optimizer._counts, len(optimizer._parameters))
     state: dict[int, dict[str, Any]] = {i: {"step": int(t)} for i, t in enumerate(counts)}
     for launch in optimizer._launches:
         for k, i in enumerate(launch.members):
@@ -34,7 +34,7 @@ def snapshot(optimizer: Optimizer) -> StateDict:
     return {"state": state, "param_groups": groups}
 
 
-def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], StepCounts, list[dict[str, Any]]]:
+def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], Counts, list[dict[str, Any]]]:
     """The groups, counts and arrays of a state dict, copied and brought to the optimizer's precisions."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError("state_dict must be a dict with the keys 'state' and 'param_groups'")
@@ -90,7 +90,7 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], S
                 )
             mine[name] = np.array(array, dtype=parameter.dtype, order="C", copy=True)
         arrays.append(mine)
-    return groups, StepCounts.of(counts), arrays
+    return groups, packed(counts), arrays
 
 
 def _by_position(state: Any, positions: list[Any]) -> dict[Any, Any]:

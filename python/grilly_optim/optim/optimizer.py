@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,11 +18,12 @@ from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._launch import Launch
 from grilly_optim.optim._options import Flag, Options, Range, take_options
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
-from grilly_optim.optim._steps import StepCounts
+from grilly_optim.optim._steps import Counts, advanced, extended
 from grilly_optim.optim._turns import Turns
 
 Array = NDArray[Any]
 Group = dict[str, Any]
+Rows = list[tuple[float, ...]]
 Gradients = Sequence[Array | None] | Mapping[str, Array | None] | Mapping[int, Array | None]
 
 
@@ -52,7 +54,7 @@ class Optimizer:
         groups = [self._checked_group(g, k) for k, g in enumerate(_parameters.as_groups(params))]
         elements = sum(p.size for g in groups for p in g["params"] if isinstance(p, np.ndarray))
         self._choice, self._backend = open_device(device, elements)
-        self._take(*self._prepare(groups), StepCounts(0))
+        self._take(*self._prepare(groups), 0)
 
     # What a subclass provides.
 
@@ -124,7 +126,7 @@ class Optimizer:
         who: list[str],
         positions: dict[str | int, int],
         launches: list[Launch],
-        counts: StepCounts,
+        counts: Counts,
     ) -> None:
         """Go on with what `_prepare` made."""
         self.param_groups, self._who, self._positions, self._launches = groups, who, positions, launches
@@ -135,7 +137,9 @@ class Optimizer:
         self._counts = counts
         self._plans = [launch.plan for launch in launches]
         self._indirect = [launch for launch in launches if launch.copied]
-        self._index = [None if len(groups) == 1 else self._group_of[launch.members] for launch in launches]
+        owners = [np.unique(self._group_of[launch.members], return_inverse=True) for launch in launches]
+        self._groups = [groups.tolist() for groups, _ in owners]  # of each launch
+        self._index = [None if groups.size == 1 else which for groups, which in owners]
         self._watched = operator.itemgetter(*self.OPTIONS)
         self._set_options(groups)
 
@@ -161,7 +165,7 @@ class Optimizer:
                     for field in launch.rule.owned_fields if i in state else ():
                         before, at = state[i]
                         launch.plan.write_state(field, k, before.read_state(field, at))
-            self._take(*prepared, self._counts.extended(len(self._parameters), len(group["params"])))
+            self._take(*prepared, extended(self._counts, len(self._parameters), len(group["params"])))
 
     # Steps.
 
@@ -202,50 +206,53 @@ class Optimizer:
 
     def _update(self, gradients: Any) -> Any:
         """The step itself, by the one thread whose turn it is; returns the gradients as they were used."""
-        # The fast path: a list that the device takes as it is.
-        if type(gradients) is not list or not self._gate(gradients):
-            gradients = self._conform(gradients)
-        rows, index, after = self._rows(gradients)
+        self._look_at_options()
+        if type(gradients) is list and len(gradients) == len(self._parameters):
+            # The fast path: all parameters at the same step, and gradients that the device takes as they are.
+            counts = self._counts
+            if type(counts) is int:
+                t = counts + 1
+                by_group = [*map(self._scalars, self._options, repeat(t))]
+                one = len(by_group) == 1
+                rows = [by_group] * len(self._plans) if one else [[by_group[k] for k in own] for own in self._groups]
+                if self._run(gradients, rows, self._index, t, True):
+                    return gradients
+            if self._run(gradients, *self._rows(gradients), False):
+                return gradients
+        gradients = self._conform(gradients)
+        if not self._run(gradients, *self._rows(gradients), False):
+            raise RuntimeError("the device does not take gradients that were made to fit: please report this")
+        return gradients
+
+    def _run(self, gradients: list[Any], rows: list[Rows], index: list[Any], after: Counts, whole: bool) -> bool:
+        """Run the plans and count the step; false when the gradients need a look, and then nothing has happened."""
         copied = self._copy_in(gradients) if self._indirect else ()
         before = self._counts
         try:
             # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
             self._counts = after
-            self._backend.run(self._plans, rows, index)
+            done = self._backend.run(self._plans, (gradients,), rows, index, whole)
+            if not done:
+                self._counts = before
         except BaseException:
-            if all(plan.finished for plan in self._plans):
+            if all(plan.done is rows for plan in self._plans):
                 self._copy_out(copied)
             else:
                 self._counts = before
-                for plan in self._plans:
-                    plan.release()
             raise
-        if copied:
+        if done and copied:
             self._copy_out(copied)
-        return gradients
+        return done
 
     def _copy_in(self, gradients: list[Any]) -> list[tuple[Array, Array]]:
         """Fetch the parameters that are worked on in a copy; those that take part must come back from it."""
         mine = list(gradients)  # the caller's list may change while the step runs
-        return [pair for launch in self._indirect for pair in launch.copy_in(self._who, launch.pick(mine))]
+        return [pair for launch in self._indirect for pair in launch.copy_in(self._who, mine)]
 
     @staticmethod
     def _copy_out(copied: Iterable[tuple[Array, Array]]) -> None:
         for parameter, direct in copied:
             np.copyto(parameter, direct)
-
-    def _gate(self, gradients: list[Any]) -> bool:
-        """Whether every plan takes these gradients as they are; sets how many parameters have none."""
-        missing = 0
-        if len(gradients) != len(self._parameters):
-            return False
-        for launch in self._launches:
-            absent = launch.plan.gate(gradients if launch.whole else launch.pick(gradients))
-            if absent < 0:
-                return False
-            missing += absent
-        self._missing = missing
-        return True
 
     def _conform(self, gradients: Any) -> list[Array | None]:
         """Gradients that the plans take, copied where they must be."""
@@ -256,59 +263,42 @@ class Optimizer:
                     f"{who} has changed since the optimizer was built: shape, dtype or memory are others now"
                 )
         items = _gradients.collect(gradients, self._parameters, self._positions)
-        if self._gate(items):
-            return items
         for launch in self._launches:
             for k, i in enumerate(launch.members):
                 if items[i] is not None and not launch.plan.fits(k, items[i]):
                     items[i] = _gradients.conform(items[i], self._parameters[i], self._who[i])
-        if not self._gate(items):
-            raise RuntimeError("the device does not take gradients that were made to fit: please report this")
         return items
 
-    def _rows(self, gradients: Any) -> tuple[list[list[tuple[float, ...]]], list[Any], StepCounts]:
-        """Rows of scalars for each plan, which is whose, and the counts after the step. Validates; changes nothing."""
-        # Looked at once per value: most steps come with the options of the last one.
+    def _rows(self, gradients: list[Any]) -> tuple[list[Rows], list[Any], Counts]:
+        """Rows of scalars for each plan, which is whose, and the counts after the step."""
+        active = np.array([g is not None for g in gradients], bool)
+        after, keys, index = advanced(self._counts, active, self._group_of)
+        rows, own = [], []
+        for launch in self._launches:
+            used, mine = np.unique(index[launch.members], return_inverse=True)
+            rows.append([self._scalars(self._options[keys[k][0]], keys[k][1]) for k in used])
+            own.append(mine.reshape(-1))
+        return rows, own, after
+
+    def _look_at_options(self) -> None:
+        """Validate what the groups say now. Once per value: most steps come with the options of the last one."""
         try:
-            unchanged = list(map(self._watched, self.param_groups)) == self._seen
+            if list(map(self._watched, self.param_groups)) == self._seen:
+                return
         except ValueError:
-            unchanged = False  # an array, which does not compare to one truth
-        if not unchanged:
-            for k, group in enumerate(self.param_groups):
-                self._look_at_options(k, group)
-        even = self._counts.even
-        if self._missing == 0 and even is not None:
-            rows = [self._scalars(options, even + 1) for options in self._options]
-            after = StepCounts(even + 1)
-            if len(rows) == 1:
-                return [rows] * len(self._plans), self._index, after
-            return [self._own_rows(launch, rows) for launch in self._launches], self._index, after
-        active = np.array([g is not None for g in gradients])
-        after, keys, index = self._counts.after(active, self._group_of)
-        by_key = [self._scalars(self._options[k], t) for k, t in keys]
-        if not by_key:
-            by_key = [self._scalars(self._options[0], 1)]  # nobody's row: no parameter takes part
-        own = [self._own_rows(launch, by_key) for launch in self._launches]
-        return own, [index[launch.members] for launch in self._launches], after
-
-    def _look_at_options(self, k: int, group: Group) -> None:
-        options = take_options(self.OPTIONS, group, k)
-        for name in self.FIXED:
-            if options[name] != self._options[k][name]:
-                raise ValueError(
-                    f"{name} of group {k} is {self._options[k][name]!r} and cannot be changed to {group[name]!r}: "
-                    "it decides what state the group has"
-                )
-        self._options[k] = options
-        values = self._watched(group)
-        # A value that can change in place (an array, a list) is looked at in every step.
-        self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else None
-
-    def _own_rows(self, launch: Launch, rows: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
-        """Rows as this launch's rule takes them: other rules' rows have another width and stand in for nothing."""
-        width = len(launch.rule.scalar_fields)
-        filler = (0.0,) * width
-        return [row if len(row) == width else filler for row in rows]
+            pass  # an array, which does not compare to one truth
+        for k, group in enumerate(self.param_groups):
+            options = take_options(self.OPTIONS, group, k)
+            for name in self.FIXED:
+                if options[name] != self._options[k][name]:
+                    raise ValueError(
+                        f"{name} of group {k} is {self._options[k][name]!r} and cannot be changed to {group[name]!r}: "
+                        "it decides what state the group has"
+                    )
+            self._options[k] = options
+            values = self._watched(group)
+            # A value that can change in place (an array, a list) is looked at in every step.
+            self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else None
 
     def peek(self, gradients: Gradients) -> list[Array]:
         """The change that a step with these gradients would make; nothing changes, no step is counted.
@@ -326,27 +316,18 @@ class Optimizer:
         if gradients is None:
             gradients = [getattr(p, "grad", None) for p in self._parameters]
         with self._turns:
+            self._look_at_options()
             items = self._conform(gradients)
             rows, index, _ = self._rows(items)
             host = self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
-            trials = []
-            for launch in self._launches:
-                scratch = [np.array(p, order="C") for p in launch.pick(self._parameters)]
-                trial = Launch(host, launch.rule, scratch, range(len(scratch)))
-                for k in range(len(scratch)):
+            after = [np.array(p, order="C", subok=False) for p in self._parameters]
+            trials = [Launch(host, launch.rule, after, launch.members) for launch in self._launches]
+            for launch, trial in zip(self._launches, trials, strict=True):
+                for k in range(len(launch.members)):
                     for field in launch.rule.owned_fields:
                         trial.plan.write_state(field, k, launch.read_state(field, k))
-                trial.plan.gate(launch.pick(items))
-                trials.append(trial)
-            host.run([trial.plan for trial in trials], rows, index)
-            after = {
-                i: new
-                for launch, trial in zip(self._launches, trials, strict=True)
-                for i, new in zip(launch.members, trial.direct, strict=True)
-            }
-            for plan in self._plans:
-                plan.release()
-            return [np.asarray(after[i].reshape(p.shape) - p) for i, p in enumerate(self._parameters)]
+            host.run([trial.plan for trial in trials], (items,), rows, index)
+            return [np.asarray(new - p) for new, p in zip(after, self._parameters, strict=True)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""
