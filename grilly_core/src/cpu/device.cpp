@@ -177,11 +177,11 @@ void CpuPlan::write_state(std::size_t field, std::size_t segment, const void* fr
 void CpuPlan::run() {
   const std::uint64_t elements = active_elements();
   if (threads_ == 1 || elements < kParallelElements) return run_chunk(0, span());
-  // As many chunks for one thread as for another, rounded up to whole alignments; and never more than the pool can
-  // number.
+  // As many chunks for one thread as for another, in whole cache lines of any precision; and never more than the pool
+  // can number.
   const std::uint64_t wanted = std::clamp(span() / (8 * threads_) + 1, kMinChunk, kMaxChunk);
   chunk_ = std::max(wanted, span() / Pool::kMaxChunks + 1);
-  chunk_ = (chunk_ + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+  chunk_ = (chunk_ + kCacheLine - 1) / kCacheLine * kCacheLine;
   // Every other run goes backwards.
   backwards_ = !backwards_ && elements <= kAlternateElements;
   Pool::of(threads_).run({.work =
