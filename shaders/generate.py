@@ -143,34 +143,47 @@ def is_straight(rule: Rule) -> bool:
     return not re.search(r"\b(if|for|while|do|switch|bool|u?int|double|u?vec[234])\b", code)
 
 
+def uses_divider_twice(rule: Rule) -> bool:
+    """Whether the rule takes a root and divides: then its wide loop shares the roots out (see wide.h)."""
+    code = re.sub(r"//[^\n]*", "", rule.source)
+    return "sqrt(" in code and "/" in code
+
+
 def wide_loop(rule: Rule) -> str:
     """The loop that takes many elements at once, where the instruction set has one (see wide.h)."""
-    state, scalars = f"wide::{rule.state_type}", f"wide::{rule.scalars_type}"
-    fields, inputs, stores = (
-        [f"load({n} + i)" for n in rule.state],
-        [f"load({n} + i)" for n in rule.inputs],
-        [f"store({n} + i, s.{n});" for n in rule.state],
-    )
     fetches = " ".join(f"fetch({n} + i);" for n in rule.streams)
 
-    def call(fields: list[str], inputs: list[str]) -> str:
-        return f"const {state} s = wide::{rule.name}({state}{{{', '.join(fields)}}}, {', '.join(inputs)}, all);"
+    def update(namespace: str, which: str = "") -> str:
+        fields = ", ".join(f"load({which}{n} + i)" for n in rule.state)
+        inputs = ", ".join(f"load({which}{n} + i)" for n in rule.inputs)
+        stores = " ".join(f"store({which}{n} + i, s.{n});" for n in rule.state)
+        scalars = ", ".join(f"splat(h.{n})" for n in rule.scalars)
+        return f"""const {namespace}::{rule.state_type} s = {namespace}::{rule.name}(
+        {namespace}::{rule.state_type}{{{fields}}}, {inputs}, {namespace}::{rule.scalars_type}{{{scalars}}});
+    {stores}"""
 
-    def masked(accesses: list[str]) -> list[str]:
-        return [re.sub(r"(load|store)\(", r"\1(some, ", a) for a in accesses]
-
-    return f"""  const {scalars} all{{{", ".join(f"splat(h.{n})" for n in rule.scalars)}}};
-  const auto part = [&](std::size_t i, Mask some) {{
-    {call(masked(fields), masked(inputs))}
-    {" ".join(masked(stores))}
-  }};
-  std::size_t i = before_line({rule.state[0]}, count);
-  if (i > 0) part(0, first(i));
-  for (; i + GRILLY_WIDE <= count; i += GRILLY_WIDE) {{
+    by_divider = f"""  const auto whole_by_divider = [&](std::size_t i) {{
     if (i + kAhead < count) {{ {fetches} }}
-    {call(fields, inputs)}
-    {" ".join(stores)}
-  }}
+    {update("by_divider")}
+  }};
+"""
+    three = """  for (; i + 3 * GRILLY_WIDE <= count; i += 3 * GRILLY_WIDE) {
+    whole(i);
+    whole(i + GRILLY_WIDE);
+    whole_by_divider(i + 2 * GRILLY_WIDE);
+  }
+"""
+    shared = uses_divider_twice(rule)
+    return f"""  const auto part = [&](std::size_t i, Mask some) {{
+    {update("wide", "some, ")}
+  }};
+  const auto whole = [&](std::size_t i) {{
+    if (i + kAhead < count) {{ {fetches} }}
+    {update("wide")}
+  }};
+{by_divider if shared else ""}  std::size_t i = before_line({rule.state[0]}, count);
+  if (i > 0) part(0, first(i));
+{three if shared else ""}  for (; i + GRILLY_WIDE <= count; i += GRILLY_WIDE) whole(i);
   if (i < count) part(i, first(count - i));
 """
 
@@ -215,6 +228,7 @@ def loops(rules: list[Rule]) -> str:
             {
                 "RULE": r.name,
                 "WIDE": str(int(is_straight(r))),
+                "BY_DIVIDER": str(int(is_straight(r) and uses_divider_twice(r))),
                 "LOOPS": "\n".join(loop(r, p) for p in PRECISIONS),
             },
         )

@@ -221,18 +221,20 @@ std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const p
 }
 
 // One step: every plan takes its part of the inputs, or nothing happens and the answer is false.
-bool run(const std::shared_ptr<Device>& device, const py::list& plans, const py::tuple& inputs, const py::list& rows,
-         const py::list& indices, bool whole) {
+bool run(Device& device, const py::list& plans, const py::tuple& inputs, const py::list& rows, const py::list& indices,
+         bool whole) {
   struct Taking : std::vector<PyPlan*> {
     ~Taking() {
       for (PyPlan* plan : *this) plan->release();
     }
   } taking;
   std::vector<Plan*> runs;
+  taking.reserve(plans.size());
+  runs.reserve(plans.size());
   std::uint64_t elements = 0;
   for (std::size_t k = 0; k < plans.size(); ++k) {
     PyPlan& plan = plans[k].cast<PyPlan&>();
-    if (plan.device != device) throw py::value_error("a plan runs on the device that made it");
+    if (plan.device.get() != &device) throw py::value_error("a plan runs on the device that made it");
     if (inputs.size() != plan.plan->rule.inputs.size()) throw py::value_error("a rule takes a list for each input");
     taking.push_back(&plan);
     for (std::size_t input = 0; input < inputs.size(); ++input)
@@ -241,12 +243,12 @@ bool run(const std::shared_ptr<Device>& device, const py::list& plans, const py:
     runs.push_back(plan.plan.get());
     elements += plan.plan->active_elements();
   }
-  if ((elements < kReleaseGilElements && !device->waits()) || closing) {
-    device->run(runs);
+  if ((elements < kReleaseGilElements && !device.waits()) || closing) {
+    device.run(runs);
   } else {
     const Running running_now;  // outlives the release: counts until this thread has the GIL again
     const py::gil_scoped_release release;
-    device->run(runs);
+    device.run(runs);
   }
   for (PyPlan* plan : taking) plan->done = rows;
   return true;

@@ -35,6 +35,14 @@ def both(options: dict[str, Any], dtype: Any, device: str, seed: int = 0) -> tup
     return mine, AdamW(mine, **options, device=device), theirs, torch.optim.AdamW(theirs, **options)
 
 
+def step_both(optimizer: Any, theirs: Any, original: Any, gradients: list[Any]) -> None:
+    """One step of each with the same gradients."""
+    for q, g in zip(theirs, gradients, strict=True):
+        q.grad = None if g is None else torch.tensor(g)
+    optimizer.step(gradients=gradients)
+    original.step()
+
+
 def close(mine: Any, theirs: Any, dtype: Any) -> None:
     for p, q in zip(mine, theirs, strict=True):
         np.testing.assert_allclose(p, q.detach().numpy(), **TOLERANCES[dtype])
@@ -47,10 +55,7 @@ def test_100_steps(options: dict[str, Any], dtype: Any, device: str) -> None:
     rng = np.random.default_rng(1)
     for _ in range(100):
         gradients = [np.asarray(rng.standard_normal(s), dtype) for s in SHAPES]
-        for q, g in zip(theirs, gradients, strict=True):
-            q.grad = torch.tensor(g)
-        optimizer.step(gradients=gradients)
-        original.step()
+        step_both(optimizer, theirs, original, gradients)
     close(mine, theirs, dtype)
 
 
@@ -59,13 +64,10 @@ def test_gradients_of_none_and_changing_options(device: str) -> None:
     rng = np.random.default_rng(2)
     for step in range(60):
         gradients = [None if rng.random() < 0.3 else np.asarray(rng.standard_normal(s)) for s in SHAPES]
-        for q, g in zip(theirs, gradients, strict=True):
-            q.grad = None if g is None else torch.tensor(g)
         for group in (optimizer.param_groups[0], original.param_groups[0]):
             group["lr"] = 0.01 * 0.95**step
             group["betas"] = (0.9, 0.999 if step < 30 else 0.99)
-        optimizer.step(gradients=gradients)
-        original.step()
+        step_both(optimizer, theirs, original, gradients)
     close(mine, theirs, np.float64)
     steps = [s["step"] for s in optimizer.state_dict()["state"].values()]
     assert steps == [int(original.state[q]["step"]) for q in theirs]
@@ -76,10 +78,7 @@ def test_infinite_and_nan_gradients(device: str) -> None:
         mine, optimizer, theirs, original = both(options, np.float32, device)
         for value in (1.0, np.inf, -np.inf, np.nan, 1.0):
             gradients = [np.full(s, value, np.float32) for s in SHAPES]
-            for q, g in zip(theirs, gradients, strict=True):
-                q.grad = torch.tensor(g)
-            optimizer.step(gradients=gradients)
-            original.step()
+            step_both(optimizer, theirs, original, gradients)
             close(mine, theirs, np.float32)
 
 
@@ -94,10 +93,7 @@ def test_state_dicts_of_torch_can_be_loaded(device: str) -> None:
         p[...] = q.detach().numpy()
     optimizer.load_state_dict(original.state_dict())
     gradients = [np.asarray(rng.standard_normal(s)) for s in SHAPES]
-    for q, g in zip(theirs, gradients, strict=True):
-        q.grad = torch.tensor(g)
-    optimizer.step(gradients=gradients)
-    original.step()
+    step_both(optimizer, theirs, original, gradients)
     close(mine, theirs, np.float64)
 
 
@@ -108,8 +104,5 @@ def test_against_torchs_fused_kernel(dtype: Any) -> None:
     rng = np.random.default_rng(4)
     for _ in range(100):
         gradients = [np.asarray(rng.standard_normal(s), dtype) for s in SHAPES]
-        for q, g in zip(theirs, gradients, strict=True):
-            q.grad = torch.tensor(g)
-        optimizer.step(gradients=gradients)
-        fused.step()
+        step_both(optimizer, theirs, fused, gradients)
     close(mine, theirs, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ Rows = list[tuple[float, ...]]
 Gradients = Sequence[Array | None] | Mapping[str, Array | None] | Mapping[int, Array | None]
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Base of all optimizers.
 
     A subclass names its state and the ranges of its options, picks the rule of a group (`_rule`) and computes the
@@ -58,11 +59,13 @@ class Optimizer:
 
     # What a subclass provides.
 
+    @abstractmethod
     def _rule(self, options: Options) -> Rule:
-        raise NotImplementedError(f"{type(self).__name__} must name its rule")
+        """The rule of a group with these options."""
 
+    @abstractmethod
     def _scalars(self, options: Options, t: int) -> tuple[float, ...]:
-        raise NotImplementedError(f"{type(self).__name__} must compute its scalars")
+        """The rule's scalars, in their order, for step `t` (1, 2, ...) of a group with these options."""
 
     # Groups and plans.
 
