@@ -134,7 +134,7 @@ def team(
 def reference(info: DeviceInfo, parameters: list[Array], gradients: list[Array]) -> Team:
     """The stream kernel on the same arrays."""
     backend = open_device(info.device)[1]
-    plan = backend.plan(stream.STREAM, parameters)
+    plan = backend.plan(stream.STREAM, parameters, range(len(parameters)))
     call = _plan_call(backend, plan, gradients, [[stream.StreamScalars(stream.KEEP)]])
     contestant = Contestant(info.device, "stream kernel", "reference", call, device=info.device)
     if info.kind == "vulkan":

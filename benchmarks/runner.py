@@ -22,7 +22,7 @@ from .stream import STREAM
 
 DEFAULT_SIZES = ("1e3", "1e4", "1e5", "1e6", "1e7", "5e7", "many")
 DEFAULT_BUDGET = 20.0
-# float32 arrays of the problem's size that a team needs at most: parameters, gradients, two moments, temporaries.
+# float32 arrays of the problem's size that a team adds: two moments and a temporary; the others are shared.
 _ARRAYS_PER_TEAM = 3
 
 

@@ -21,13 +21,12 @@ def flags() -> dict[str, list[str]]:
     return {name: common + own for name, own in by_name.items()}
 
 
-def scalar_loops(source: Path, isa: str) -> list[str]:
-    """Compile for one instruction set; the names of the rule loops that gcc does not report as vectorised."""
-    rules = source.parent / "rules"
-    include = source.parent if rules.is_dir() else source.parent.parent
-    if not (include / "rules").is_dir():
-        include = ROOT / "shaders"
-    paths = [ROOT / "grilly_core" / "include", CPU, include]
+def scalar_loops(source: Path, isa: str, shaders: Path = ROOT / "shaders") -> list[str]:
+    """Compile for one instruction set; the names of the rule loops that gcc does not report as vectorised.
+
+    `shaders` is the folder in which the source's ``rules/`` lie.
+    """
+    paths = [ROOT / "grilly_core" / "include", CPU, shaders]
     command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", f"-DGRILLY_ISA={isa}", *flags()[isa]]
     command += [f"-I{path}" for path in paths] + [str(source)]
     result = subprocess.run([*command, "-fopt-info-vec", "-c", "-o", os.devnull], capture_output=True, text=True)

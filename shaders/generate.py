@@ -63,10 +63,15 @@ class RuleError(Exception):
     """A rule file that the generator does not understand; the message names the file."""
 
 
+def code_of(source: str) -> str:
+    """The source without its comments."""
+    return re.sub(r"//[^\n]*", "", source)
+
+
 def parse(path: Path) -> Rule:
     """Read one rule file; `RuleError` names the file and what is wrong with it."""
     source = path.read_text()
-    code = re.sub(r"//[^\n]*", "", source)
+    code = code_of(source)
     structs = {name: _fields(body) for name, body in re.findall(r"struct\s+(\w+)\s*\{([^}]*)\}", code)}
     functions = re.findall(r"RULE\s+(\w+)\s+(\w+)\s*\(([^)]*)\)", code)
     by_name = {name: (state, [a.split() for a in arguments.split(",")]) for state, name, arguments in functions}
@@ -139,14 +144,7 @@ def shader(rule: Rule, precision: str) -> str:
 
 def is_straight(rule: Rule) -> bool:
     """Whether the rule is float arithmetic and selection alone, so that `float` may stand for many of them at once."""
-    code = re.sub(r"//[^\n]*", "", rule.source)
-    return not re.search(r"\b(if|for|while|do|switch|bool|u?int|double|u?vec[234])\b", code)
-
-
-def uses_divider_twice(rule: Rule) -> bool:
-    """Whether the rule takes a root and divides: then its wide loop shares the roots out (see wide.h)."""
-    code = re.sub(r"//[^\n]*", "", rule.source)
-    return "sqrt(" in code and "/" in code
+    return not re.search(r"\b(if|for|while|do|switch|bool|u?int|double|u?vec[234])\b", code_of(rule.source))
 
 
 def wide_loop(rule: Rule) -> str:
@@ -173,7 +171,8 @@ def wide_loop(rule: Rule) -> str:
     whole_by_divider(i + 2 * GRILLY_WIDE);
   }
 """
-    shared = uses_divider_twice(rule)
+    # A rule that takes a root and divides needs the divider twice: it shares its roots out.
+    shared = "sqrt(" in code_of(rule.source) and "/" in code_of(rule.source)
     return f"""  const auto part = [&](std::size_t i, Mask some) {{
     {update("wide", "some, ")}
   }};
@@ -228,7 +227,6 @@ def loops(rules: list[Rule]) -> str:
             {
                 "RULE": r.name,
                 "WIDE": str(int(is_straight(r))),
-                "BY_DIVIDER": str(int(is_straight(r) and uses_divider_twice(r))),
                 "LOOPS": "\n".join(loop(r, p) for p in PRECISIONS),
             },
         )

@@ -25,8 +25,7 @@ bool callers_share_a_pool() {
   std::vector<std::thread> callers;
   for (int caller = 0; caller < kCallers; ++caller)
     callers.emplace_back([caller, &wrong] {
-      std::vector<long> done(kMost);
-      long want = 0;
+      std::vector<long> done(kMost), want(kMost);
       for (int job = 0; job < kJobs; ++job) {
         const std::uint32_t chunks = chunks_of(caller, job);
         Pool::of(kCallers).run(
@@ -35,10 +34,9 @@ bool callers_share_a_pool() {
              .chunks = chunks,
              .backwards = job % 2 == 0,
              .worth_waking = job % 3 != 0});
-        want += chunks;
+        for (std::uint32_t chunk = 0; chunk < chunks; ++chunk) ++want[chunk];
       }
-      for (const long count : done) want -= count;
-      wrong += want != 0;
+      wrong += done != want;
     });
   for (std::thread& caller : callers) caller.join();
   return wrong == 0;

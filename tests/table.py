@@ -32,9 +32,9 @@ ROWS = [
     Row("adamw-maximize", AdamW, {"maximize": True, "weight_decay": 0.3}),
 ]
 
-# Around every boundary: pack (8 or 4 elements), segment alignment (256), workgroup chunk (1024 or 512), CPU chunk
-# (4096), NumPy block (16384), and large enough for threads.
-SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 255, 256, 257, 511, 513, 1023, 1024, 1025, 4097, 16385, 70001]
+# Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
+# (8192 or 4096 on llvmpipe), NumPy block (16384), and large enough for threads with chunks of their own.
+SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 17, 47, 49, 255, 256, 257, 511, 513, 1023, 1024, 1025, 4097, 8193, 16385, 70001]
 
 _rng = np.random.default_rng(20)
 

@@ -26,7 +26,7 @@ def test_empty_and_zeros(device: str) -> None:
 
 
 @pytest.mark.cases("cpu", "vulkan", "staged")
-def test_large_arrays_start_at_a_page(device: str) -> None:
+def test_large_arrays_start_at_a_page_or_a_cache_line(device: str) -> None:
     if device != "cpu":
         assert grilly_optim.empty(10_000_000, device=device).ctypes.data % 64 == 0
     else:

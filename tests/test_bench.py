@@ -207,13 +207,6 @@ def test_race_takes_turns_and_calls_before():
     assert set(after) == {"b"}
 
 
-def test_stream_twin_has_the_names_of_its_rule():
-    stream = importlib.import_module("grilly_optim.benchmarks.stream").STREAM
-    core = importlib.import_module("grilly_optim._core")
-    state, inputs, scalars = core.rules()["stream"]
-    assert (list(stream.state_fields), list(stream.inputs), list(stream.scalar_fields)) == (state, inputs, scalars)
-
-
 def test_a_json_file_that_cannot_be_written_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "adamw", "--json", "/nowhere/x.json"]) == 1
     assert "--json: [Errno 2]" in capsys.readouterr().err

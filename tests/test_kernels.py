@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -15,20 +17,50 @@ import pytest
 import generate
 import grilly_optim
 from check_vectorised import flags, scalar_loops
-from grilly_optim import _devices
+from grilly_optim import _devices, optim
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim import AdamW, adamw
+from grilly_optim.optim import AdamW
 from tests.table import assert_bits
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TWINS = [value for module in (adamw,) for value in vars(module).values() if isinstance(value, Rule)]
+MODULES = [f"grilly_optim.optim.{m.name}" for m in pkgutil.iter_modules(optim.__path__)] + [
+    "grilly_optim.benchmarks.stream"
+]
+TWINS = {
+    value.name: value
+    for module in MODULES
+    for value in vars(importlib.import_module(module)).values()
+    if isinstance(value, Rule)
+}
 
 
-@pytest.mark.parametrize("rule", TWINS, ids=lambda rule: rule.name)
-def test_twins_have_the_names_of_their_rules(rule: Rule) -> None:
-    state, inputs, scalars = _devices._core.rules()[rule.name]
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "shaders/rules").glob("*.glsl")))
+def test_every_rule_has_a_twin_with_its_names(name: str) -> None:
+    rule = TWINS[name]
+    state, inputs, scalars = _devices._core.rules()[name]
     assert (rule.state_fields, rule.inputs, rule.scalar_fields) == (tuple(state), tuple(inputs), tuple(scalars))
+
+
+@pytest.mark.parametrize("isa", [pytest.param(n, marks=pytest.mark.isa(n)) for n in ("avx512", "avx2", "base")])
+@pytest.mark.parametrize("start", range(16))
+def test_where_arrays_start_makes_no_difference(start: int, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every position on a cache line, with every number of elements left over on both sides."""
+    monkeypatch.setenv("GRILLY_ISA", isa)
+    rng = np.random.default_rng(start)
+    memory = grilly_optim.empty(3 * 256, device="cpu")
+    for size in range(1, 100):
+        memory[:] = rng.standard_normal(memory.size)
+        p, g = memory[start : start + size], memory[256 + 2 * start : 256 + 2 * start + size]
+        untouched = memory.copy()
+        q = p.copy()
+        here, there = AdamW([p], device="cpu"), AdamW([q], device="numpy")
+        for _ in range(3):
+            here.step(gradients=[g])
+            there.step(gradients=[g])
+        assert_bits(p, q, f"{size} elements at {start}, {isa}")
+        p[:] = untouched[start : start + size]
+        assert_bits(memory, untouched, "memory beside the parameter")
 
 
 def _cases() -> list[tuple[str, str]]:
@@ -39,7 +71,7 @@ def _cases() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("where", "isa"), _cases())
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_no_bit_differs_after_100_steps(where: str, isa: str, amsgrad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32, 100,000 elements here; benchmarks/measures.py does it with a million."""
+    """float32, 100,000 elements here; benchmarks/measures/accuracy.py does it with a million."""
     monkeypatch.setenv("GRILLY_ISA", isa)
     monkeypatch.setenv("GRILLY_FORCE_STAGING", "1" if where == "staged" else "")
     device = "cpu" if where == "cpu" else "vulkan:llvmpipe"
@@ -91,7 +123,7 @@ def test_a_loop_that_does_not_vectorise_is_seen(tmp_path: Path) -> None:
         "RULE SerialState serial(SerialState s, float g, SerialScalars h) {\n"
         "  float x = s.p;\n  while (x > h.a) { x = x * g; }\n  return SerialState(x);\n}\n"
     )
-    assert scalar_loops(_generate(rules, tmp_path / "out"), "base") == ["serial_f32", "serial_f64"]
+    assert scalar_loops(_generate(rules, tmp_path / "out"), "base", tmp_path) == ["serial_f32", "serial_f64"]
 
 
 def _generate(rules: Path, out: Path) -> Path:
@@ -209,7 +241,7 @@ def test_an_unknown_rule_is_refused() -> None:
 
     backend: Any = _devices.open_device("cpu")[1]
     with pytest.raises(ValueError, match="this build has no rule named 'no such rule'"):
-        backend.plan(Named(), [np.zeros(3, np.float32)])
+        backend.plan(Named(), [np.zeros(3, np.float32)], [0])
 
 
 def test_counters_of_an_unopened_device_are_zero() -> None:

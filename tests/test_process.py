@@ -194,14 +194,20 @@ def test_an_optimizer_taken_through_a_fork_refuses_and_leaves_quietly(device: st
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
+        status = 1
         try:
-            optimizer.step(gradients=[p])
-        except grilly_optim.DeviceUnavailable as error:
-            os.write(write, str(error).encode())
-        del optimizer, p  # destructors must not touch the driver
-        os._exit(0)
+            try:
+                optimizer.step(gradients=[p])
+            except grilly_optim.DeviceUnavailable as error:
+                os.write(write, str(error).encode())
+            del optimizer, p  # destructors must not touch the driver
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
     assert os.waitpid(pid, 0)[1] == 0
-    assert b"opened before this process was forked" in os.read(read, 4096)
+    with os.fdopen(read, "rb") as told:
+        assert b"opened before this process was forked" in told.read()
     optimizer.step(gradients=[p])
 
 

@@ -14,10 +14,10 @@ from grilly_optim.optim import AdamW
 from ..adamw import build, step
 from ..machine import instruction_sets
 from ..ours import environment
+from ..problem import ATOL, RTOL
 from .table import Measure
 
 ELEMENTS, STEPS = 1_000_000, 100
-RTOL, ATOL = 3e-5, 1e-6
 
 Array = NDArray[Any]
 

@@ -8,8 +8,6 @@
 #include <atomic>
 #include <bit>
 #include <chrono>
-#include <numeric>
-#include <optional>
 #include <thread>
 
 #include "grilly/device.h"
@@ -211,13 +209,11 @@ struct PyPlan {
 
 // `rule` is anything with a name: the Python side describes rules by their NumPy twins.
 std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule, const py::list& arrays,
-                                  const std::optional<std::vector<std::size_t>>& members) {
+                                  std::vector<std::size_t> members) {
   if (arrays.empty() || !is_array(arrays[0].ptr())) throw py::type_error("a plan takes a list of one array or more");
-  std::vector<std::size_t> order(arrays.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
   return std::make_unique<PyPlan>(device, rule.attr("name").cast<std::string>(),
                                   has_precision(arrays[0].ptr(), Precision::f32) ? Precision::f32 : Precision::f64,
-                                  arrays, members.value_or(order));
+                                  arrays, std::move(members));
 }
 
 // One step: every plan takes its part of the inputs, or nothing happens and the answer is false.
@@ -323,13 +319,12 @@ PYBIND11_MODULE(_core, m) {
       });
 
   py::class_<Device, std::shared_ptr<Device>>(m, "Device")
-      .def_readonly("info", &Device::info)
       .def("allocate", &Device::allocate, py::arg("nbytes"))
       .def("reaches",
            [](const Device& device, const py::array& array) {
              return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
            })
-      .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"), py::arg("members") = py::none())
+      .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"), py::arg("members"))
       .def("run", &run, py::arg("plans"), py::arg("inputs"), py::arg("rows"), py::arg("indices"),
            py::arg("whole") = false)
       .def("counters", &counters)
@@ -337,6 +332,7 @@ PYBIND11_MODULE(_core, m) {
       .def("last_run_ns", &Device::last_run_ns);
 
   m.def("cpu_device", &cpu_device);
+  m.def("cpu_instruction_set", &cpu_instruction_set);
   m.def("cpu_instruction_sets", &cpu_instruction_sets);
   m.def("cpu_threads", &cpu_threads);
   m.def("vulkan_devices", [] {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from grilly_optim._errors import DeviceUnavailable
-from grilly_optim.kernels.numpy_device import NumpyDevice
+from grilly_optim.kernels.numpy_device import COUNTERS, NumpyDevice
 
 try:
     from grilly_optim import _core
@@ -113,14 +113,9 @@ def _cpu_info() -> DeviceInfo:
     if _core is None:
         return DeviceInfo("compiled CPU", "cpu", "cpu", usable=False, reason=_CORE_REASON, device="cpu")
     try:
-        threads = _core.cpu_threads()
+        threads, isa = _core.cpu_threads(), _core.cpu_instruction_set()
     except DeviceUnavailable as error:
         return DeviceInfo("compiled CPU", "cpu", "cpu", usable=False, reason=str(error), device="cpu")
-    sets = _core.cpu_instruction_sets()
-    isa = os.environ.get("GRILLY_ISA") or sets[0]
-    if isa not in sets:
-        reason = f"GRILLY_ISA={isa}: this processor and build have {', '.join(sets)}"
-        return DeviceInfo("compiled CPU", "cpu", "cpu", usable=False, reason=reason, device="cpu")
     name = f"compiled CPU ({isa}, {threads} threads)"
     return DeviceInfo(name, "cpu", "cpu", usable=True, device="cpu", limits={"threads": threads})
 
@@ -200,9 +195,13 @@ def _best_gpu(infos: Sequence[DeviceInfo]) -> DeviceInfo | None:
     return min(usable, key=lambda i: GPU_TYPES.index(i.type), default=None)
 
 
+def _is_small(elements: int | None) -> bool:
+    return elements is not None and elements < AUTO_GPU_MIN_ELEMENTS
+
+
 def _choose_automatically(infos: Sequence[DeviceInfo], elements: int | None) -> Choice:
     cpu = next((i for i in infos if i.kind == "cpu" and i.usable), None)
-    if cpu is not None and elements is not None and elements < AUTO_GPU_MIN_ELEMENTS:
+    if cpu is not None and _is_small(elements):
         return Choice(cpu, f"{elements} elements are too few for a GPU (the limit is {AUTO_GPU_MIN_ELEMENTS})")
     gpu = _best_gpu([i for i in infos if i.kind == "vulkan"])
     if gpu is not None:
@@ -227,9 +226,9 @@ def select(device: str | None, elements: int | None = None) -> Choice:
         source = "" if device is None else " (from GRILLY_DEVICE)"
     automatic = device is None or device == "auto"
     # Vulkan is looked at only where it can matter: its loader takes milliseconds, and a small job never uses it.
-    small = elements is not None and elements < AUTO_GPU_MIN_ELEMENTS
     infos = [_cpu_info(), _numpy_info()]
-    if (automatic and not (small and infos[0].usable)) or (isinstance(device, str) and device.startswith("vulkan")):
+    by_name = isinstance(device, str) and device.startswith("vulkan")
+    if by_name or (automatic and not (_is_small(elements) and infos[0].usable)):
         infos = [*_vulkan_infos(), *infos]
     try:
         choice = choose(device, infos, elements)
@@ -250,14 +249,13 @@ def open_device(device: str | None, elements: int | None = None) -> tuple[Choice
         DeviceUnavailable: If it is unknown, not there or not usable.
     """
     # Looking at the machine takes a hundred microseconds and more: what was asked for once is remembered.
-    small = elements is not None and elements < AUTO_GPU_MIN_ELEMENTS
     if device is not None and not isinstance(device, str):
         raise TypeError(f"device must be a string, got {type(device).__name__}; expected {_EXPECTED}")
     if device is None or device == "auto":
         switches: tuple[str, ...] = ("GRILLY_DEVICE", *_CPU_SWITCHES, *_OPENING_SWITCHES)
     else:
         switches = _OPENING_SWITCHES if device.startswith("vulkan") else _CPU_SWITCHES
-    asked = (device, small, *[os.environ.get(switch) for switch in switches])
+    asked = (device, _is_small(elements), *[os.environ.get(switch) for switch in switches])
     known = _asked.get(asked)
     if known is None or known[1].lost:
         known = _asked[asked] = _open_choice(select(device, elements))
@@ -305,18 +303,13 @@ def counters(device: str | None = None) -> dict[str, int]:
     Raises:
         DeviceUnavailable: If `device` is unknown or not there.
     """
-    total = dict.fromkeys(("dispatches", "submits", "bytes_up", "bytes_down", "bytes_allocated", "allocations"), 0)
+    total = dict.fromkeys(COUNTERS, 0)
     wanted = None if device is None else select(device).info.device
     for info, _, backend in list(_opened):
         if wanted is None or info.device == wanted:
             for name, value in backend.counters().items():
                 total[name] += value
     return total
-
-
-def last_run_ns(device: str) -> int:
-    """Nanoseconds that the device's own clock measured for its last run; 0 where it has none."""
-    return open_device(device)[1].last_run_ns()
 
 
 def _after_fork() -> None:

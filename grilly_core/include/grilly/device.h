@@ -19,9 +19,8 @@ namespace grilly {
 // Global element indices of segments start at multiples of this, so that what is keyed by them (random numbers, chunked
 // reductions) does not change when a segment is cut or moved.
 constexpr std::uint64_t kSegmentAlignment = 256;
-constexpr std::uint64_t padded(std::uint64_t elements) {
-  return (elements + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
-}
+constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
+constexpr std::uint64_t padded(std::uint64_t elements) { return round_up(elements, kSegmentAlignment); }
 
 struct DeviceInfo {
   std::string name;
@@ -79,7 +78,6 @@ class Device : public std::enable_shared_from_this<Device> {
  public:
   virtual ~Device() = default;
 
-  DeviceInfo info;
   Counters counters;
 
   virtual std::shared_ptr<Memory> allocate(std::size_t bytes) = 0;
@@ -98,6 +96,8 @@ class Device : public std::enable_shared_from_this<Device> {
 
 // The host's processor. Opened once, kept to the end of the process.
 std::shared_ptr<Device> cpu_device();
+// The one that plans are made for: GRILLY_ISA, else the best. Throws DeviceUnavailable where it is not there.
+std::string cpu_instruction_set();
 // Instruction sets this processor has, best first: "avx512", "avx2", "base".
 std::vector<std::string> cpu_instruction_sets();
 unsigned cpu_threads();

@@ -89,7 +89,7 @@ class CpuPlan final : public Plan {
   CpuPlan(Device& device, const Rule& rule, Precision precision, std::vector<Segment> segments);
   void read_state(std::size_t field, std::size_t segment, void* to) override;
   void write_state(std::size_t field, std::size_t segment, const void* from) override;
-  void run();
+  bool run();  // false: nothing to do
 
  private:
   char* state(std::size_t field, std::size_t segment);
@@ -113,11 +113,8 @@ class CpuDevice final : public Device {
     return std::make_unique<CpuPlan>(*this, rule, precision, std::move(segments));
   }
   void run(std::span<Plan* const> plans) override {
-    for (Plan* plan : plans) {
-      if (plan->active_elements() == 0) continue;
-      static_cast<CpuPlan*>(plan)->run();
-      counters.dispatches.fetch_add(1, std::memory_order_relaxed);
-    }
+    for (Plan* plan : plans)
+      if (static_cast<CpuPlan*>(plan)->run()) counters.dispatches.fetch_add(1, std::memory_order_relaxed);
   }
 };
 
@@ -174,14 +171,17 @@ void CpuPlan::write_state(std::size_t field, std::size_t segment, const void* fr
   std::memcpy(state(field, segment), from, segments[segment].elements * size_of(precision));
 }
 
-void CpuPlan::run() {
+bool CpuPlan::run() {
   const std::uint64_t elements = active_elements();
-  if (threads_ == 1 || elements < kParallelElements) return run_chunk(0, span());
+  if (elements == 0) return false;
+  if (threads_ == 1 || elements < kParallelElements) {
+    run_chunk(0, span());
+    return true;
+  }
   // As many chunks for one thread as for another, in whole cache lines of any precision; and never more than the pool
   // can number.
   const std::uint64_t wanted = std::clamp(span() / (8 * threads_) + 1, kMinChunk, kMaxChunk);
-  chunk_ = std::max(wanted, span() / Pool::kMaxChunks + 1);
-  chunk_ = (chunk_ + kCacheLine - 1) / kCacheLine * kCacheLine;
+  chunk_ = round_up(std::max(wanted, span() / Pool::kMaxChunks + 1), kCacheLine);
   // Every other run goes backwards.
   backwards_ = !backwards_ && elements <= kAlternateElements;
   Pool::of(threads_).run({.work =
@@ -193,6 +193,7 @@ void CpuPlan::run() {
                           .chunks = static_cast<std::uint32_t>((span() + chunk_ - 1) / chunk_),
                           .backwards = backwards_,
                           .worth_waking = elements >= kWakeElements});
+  return true;
 }
 
 // The segments, or parts of segments, whose global elements lie in [begin, end).
@@ -201,7 +202,7 @@ void CpuPlan::run_chunk(std::uint64_t begin, std::uint64_t end) {
                                 [](std::uint64_t at, const Segment& s) { return at < s.first; });
   std::size_t index = static_cast<std::size_t>(after - segments.begin());
   // The one before may reach into the range.
-  while (index > 0 && segments[index - 1].first + segments[index - 1].elements > begin) --index;
+  if (index > 0) --index;
   for (; index < segments.size() && segments[index].first < end; ++index) {
     const Segment& segment = segments[index];
     if (!segment.active || segment.first + segment.elements <= begin) continue;
@@ -225,16 +226,11 @@ void CpuPlan::run_range(std::size_t index, std::uint64_t begin, std::uint64_t en
 }  // namespace
 
 std::shared_ptr<Device> cpu_device() {
-  static auto* const device = new std::shared_ptr<Device>([] {
-    auto made = std::make_shared<CpuDevice>();
-    made->info.name = "compiled CPU";
-    made->info.type = "cpu";
-    made->info.float64 = made->info.shares_memory = true;
-    made->info.limits = {{"threads", cpu_threads()}};
-    return made;
-  }());
+  static auto* const device = new std::shared_ptr<Device>(std::make_shared<CpuDevice>());
   return *device;
 }
+
+std::string cpu_instruction_set() { return instruction_set().name; }
 
 std::vector<std::string> cpu_instruction_sets() {
   std::vector<std::string> names;
@@ -248,15 +244,17 @@ unsigned cpu_threads() {
   if (const char* wanted = std::getenv("GRILLY_THREADS"); wanted && *wanted) {
     char* end = nullptr;
     const long threads = std::strtol(wanted, &end, 10);
-    if (*end || threads < 1 || threads > 256)
-      throw DeviceUnavailable("GRILLY_THREADS=" + std::string(wanted) + ": expected a number from 1 to 256");
+    if (*end || threads < 1 || threads > long{Pool::kMaxThreads})
+      throw DeviceUnavailable("GRILLY_THREADS=" + std::string(wanted) + ": expected a number from 1 to " +
+                              std::to_string(Pool::kMaxThreads));
     return static_cast<unsigned>(threads);
   }
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::clamp(CPU_COUNT(&set), 1, 256));
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    return std::clamp(static_cast<unsigned>(CPU_COUNT(&set)), 1u, Pool::kMaxThreads);
 #endif
-  return std::clamp(std::thread::hardware_concurrency(), 1u, 256u);
+  return std::clamp(std::thread::hardware_concurrency(), 1u, Pool::kMaxThreads);
 }
 
 }  // namespace grilly

@@ -16,10 +16,8 @@ namespace {
 
 // Long enough to bridge the gap between two plans of a step, short enough to leave a shared core to others.
 constexpr auto kSpin = std::chrono::microseconds(20);
-constexpr unsigned kMaxThreads = 256;
-
-constexpr unsigned kIndexBits = 20;
-constexpr std::uint32_t kGenerationMask = (1u << 24) - 1;
+constexpr unsigned kIndexBits = Pool::kIndexBits;
+constexpr std::uint32_t kGenerationMask = (1u << (64 - 2 * kIndexBits)) - 1;
 
 std::uint64_t pack(std::uint64_t generation, std::uint64_t begin, std::uint64_t end) {
   return generation << (2 * kIndexBits) | begin << kIndexBits | end;
@@ -46,7 +44,7 @@ void wait_for_change(const std::atomic<std::uint32_t>& value, std::uint32_t old)
 }
 
 // By number of threads. Leaked on purpose: workers may still sleep in a pool while the process exits.
-std::atomic<Pool*> pools[kMaxThreads + 1];
+std::atomic<Pool*> pools[Pool::kMaxThreads + 1];
 std::mutex pools_mutex;
 
 #if !defined(_WIN32)
@@ -63,8 +61,6 @@ std::mutex pools_mutex;
 }  // namespace
 
 Pool& Pool::of(unsigned threads) {
-  if (threads < 1) threads = 1;
-  if (threads > kMaxThreads) threads = kMaxThreads;
   Pool* pool = pools[threads].load(std::memory_order_acquire);
   if (!pool) {
     const std::lock_guard lock(pools_mutex);

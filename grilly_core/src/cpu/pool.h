@@ -25,10 +25,12 @@ class Pool {
     bool backwards;        // each thread goes through its range from the end
     bool worth_waking;     // large enough to wake threads that sleep
   };
-  static constexpr std::uint32_t kMaxChunks = (1u << 20) - 1;
+  static constexpr unsigned kIndexBits = 20;
+  static constexpr std::uint32_t kMaxChunks = (1u << kIndexBits) - 1;
+  static constexpr unsigned kMaxThreads = 256;
 
-  // The pool with that many threads, the caller's included. Pools live to the end of the process; a forked child gets
-  // its own.
+  // The pool with that many threads (1 to kMaxThreads), the caller's included. Pools live to the end of the process; a
+  // forked child gets its own.
   static Pool& of(unsigned threads);
 
   // Calls work(context, chunk) for every chunk, and returns when all are done. The caller does the job alone when the
@@ -36,7 +38,7 @@ class Pool {
   void run(const Job& job);
 
  private:
-  // generation << 40 | begin << 20 | end: one word, so that a claim proves that it is of this generation.
+  // generation, begin, end (kIndexBits each): one word, so that a claim proves that it is of this generation.
   struct alignas(64) Range {
     std::atomic<std::uint64_t> word{0};
   };

@@ -1,9 +1,10 @@
 // 16 floats at once with AVX-512, for rules that are straight-line float arithmetic.
 //
-// Compilers vectorise the rules' loops by themselves, and this adds one thing that they cannot: a square root that does
-// not occupy the divider. An Adam-like update has a square root and a division, and on Intel's cores both wait for the
-// same unit: in cache it bounds the kernel. The root is computed with multiplications and additions instead, and is
-// correctly rounded - the same bits as the instruction (tests/test_kernels.py goes through every float).
+// Compilers vectorise the rules' loops by themselves; this adds what they cannot. Vectors lie on whole cache lines, and
+// what comes next is fetched ahead. And most square roots do not occupy the divider: an Adam-like update has a root and
+// a division, and on Intel's cores both wait for the same unit, which bounds the kernel in cache. Two roots of three
+// are computed with multiplications and additions instead, correctly rounded - the same bits as the instruction
+// (tests/test_kernels.py goes through every float).
 #pragma once
 
 #if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)

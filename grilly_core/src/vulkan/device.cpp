@@ -15,8 +15,8 @@ std::uint64_t limit(const char* variable, std::uint64_t otherwise) {
 
 }  // namespace
 
-VulkanDevice::VulkanDevice(VkPhysicalDevice physical_, bool force_staging) : physical(physical_), pid_(process_id()) {
-  info = describe(physical, force_staging);
+VulkanDevice::VulkanDevice(VkPhysicalDevice physical_, bool force_staging)
+    : physical(physical_), info(describe(physical, force_staging)), pid_(process_id()) {
   if (!info.reason.empty()) throw DeviceUnavailable(info.name + " cannot be used: " + info.reason);
   vkGetPhysicalDeviceMemoryProperties(physical, &memory_types);
   // What the device allows, or what a test wants it to allow: real limits take gigabytes to reach.

@@ -28,31 +28,14 @@ std::vector<VkMemoryPropertyFlags> preferences(Use use) {
   return {};
 }
 
-// An array in mapped memory, in an allocation of its own.
+// An array in mapped memory.
 struct MappedArray final : Memory {
-  MappedArray(std::shared_ptr<Device> device_, OwnedBuffer buffer_, std::size_t bytes)
-      : device(std::move(device_)), buffer(std::move(buffer_)) {
-    data = buffer->mapped;
-    size = bytes;
-  }
-  std::shared_ptr<Device> device;  // before buffer: destroyed after it
-  OwnedBuffer buffer;
-};
-
-struct SmallArray final : Memory {
-  SmallArray(std::shared_ptr<VulkanDevice> device_, std::shared_ptr<Block> block_, VkDeviceSize at, std::size_t bytes)
+  MappedArray(std::shared_ptr<Device> device_, std::shared_ptr<Block> block_, VkDeviceSize at, std::size_t bytes)
       : device(std::move(device_)), block(std::move(block_)) {
     data = block->buffer->mapped + at;
     size = bytes;
   }
-  ~SmallArray() override {
-    if (device->in_child()) return;
-    const std::lock_guard lock(device->blocks_mutex);
-    if (--block->alive > 0) return;
-    block->used = 0;
-    device->blocks.remove(block);
-  }
-  std::shared_ptr<VulkanDevice> device;
+  std::shared_ptr<Device> device;  // before block: destroyed after it
   std::shared_ptr<Block> block;
 };
 
@@ -132,7 +115,6 @@ Buffer VulkanDevice::create_buffer(Use use, VkDeviceSize bytes) {
 }
 
 void VulkanDevice::destroy_buffer(Buffer& buffer) {
-  if (in_child()) return;
   vk.vkDestroyBuffer(handle, buffer.handle, nullptr);
   vk.vkFreeMemory(handle, buffer.memory, nullptr);
   counters.bytes_allocated -= buffer.size;
@@ -150,7 +132,7 @@ OwnedBuffer& OwnedBuffer::operator=(OwnedBuffer&& other) noexcept {
 }
 
 OwnedBuffer::~OwnedBuffer() {
-  if (!device_) return;
+  if (!device_ || device_->in_child()) return;
   device_->addresses.remove(buffer_);
   device_->destroy_buffer(buffer_);
 }
@@ -183,19 +165,17 @@ std::shared_ptr<Memory> VulkanDevice::allocate(std::size_t bytes) {
   require_usable();
   const auto self = std::static_pointer_cast<VulkanDevice>(shared_from_this());
   if (!info.shares_memory) return std::make_shared<HostArray>(self, bytes);
-  if (bytes >= kSmall) return std::make_shared<MappedArray>(self, OwnedBuffer(*this, Use::shared, bytes), bytes);
+  const auto make_block = [&](VkDeviceSize size) {
+    return std::make_shared<Block>(Block{.buffer = OwnedBuffer(*this, Use::shared, size)});
+  };
+  if (bytes >= kSmall) return std::make_shared<MappedArray>(self, make_block(bytes), 0, bytes);
 
-  const VkDeviceSize room = std::max<VkDeviceSize>((bytes + kCacheLine - 1) / kCacheLine * kCacheLine, kCacheLine);
-  const std::lock_guard lock(blocks_mutex);
-  if (blocks.empty() || blocks.back()->used + room > blocks.back()->buffer->size) {
-    auto block = std::make_shared<Block>();
-    block->buffer = OwnedBuffer(*this, Use::shared, kBlockBytes);
-    blocks.push_back(std::move(block));
-  }
-  Block& block = *blocks.back();
-  auto array = std::make_shared<SmallArray>(self, blocks.back(), block.used, bytes);
-  block.used += room;
-  ++block.alive;
+  const VkDeviceSize room = std::max<VkDeviceSize>(round_up(bytes, kCacheLine), kCacheLine);
+  const std::lock_guard lock(block_mutex_);
+  std::shared_ptr<Block> block = open_block_.lock();
+  if (!block || block->used + room > block->buffer->size) open_block_ = block = make_block(kBlockBytes);
+  auto array = std::make_shared<MappedArray>(self, block, block->used, bytes);
+  block->used += room;
   return array;
 }
 

@@ -36,8 +36,7 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
   }
   if (copies) parameters_ = make_arena(resident_);
 
-  const std::uint64_t stride = 3 + rule.streams();
-  table_ = OwnedBuffer(device_, Use::upload, std::max<std::size_t>(pieces_.size(), 1) * stride * sizeof(std::uint64_t));
+  table_ = OwnedBuffer(device_, Use::upload, std::max<std::size_t>(pieces_.size(), 1) * entry_bytes());
   std::vector<std::uint32_t> chunks;
   const std::uint64_t chunk = kLocalSize * device_.packs * (kPackBytes / size_);
   for (std::size_t k = 0; k < pieces_.size(); ++k)
@@ -186,8 +185,7 @@ void VulkanPlan::prepare(std::vector<Transfer>& up) {
 }
 
 Dispatch VulkanPlan::dispatch() const {
-  const auto stride = static_cast<std::uint32_t>((3 + rule.streams()) * sizeof(std::uint64_t));
-  return {pipeline_, table_->address, chunks_->address, rows_->address, chunk_count_, stride};
+  return {pipeline_, table_->address, chunks_->address, rows_->address, chunk_count_, entry_bytes()};
 }
 
 void VulkanPlan::collect(std::vector<Transfer>& down) {

@@ -42,7 +42,7 @@ std::vector<Batch> batches(const std::vector<Transfer>& transfers) {
       part.size = std::min(rest.size, kSlotBytes - used);
       result.back().push_back({part, used});
       // Copies start at multiples of 16 in the ring: some devices copy those faster.
-      used = std::min(kSlotBytes, (used + part.size + 15) / 16 * 16);
+      used = std::min<VkDeviceSize>(kSlotBytes, round_up(used + part.size, 16));
       rest.offset += part.size;
       rest.host += part.size;
       rest.size -= part.size;
@@ -79,6 +79,9 @@ void Queue::open(VulkanDevice& device, std::uint32_t family, std::uint32_t times
   const VkSemaphoreCreateInfo semaphore{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
   check(device.vk.vkCreateSemaphore(device.handle, &semaphore, nullptr, &timeline_), "vkCreateSemaphore");
   if (timestamp_bits > 0) {
+    VkPhysicalDeviceProperties properties;
+    vkGetPhysicalDeviceProperties(device.physical, &properties);
+    ns_per_tick_ = static_cast<double>(properties.limits.timestampPeriod);
     timestamp_mask_ = timestamp_bits >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << timestamp_bits) - 1;
     const VkQueryPoolCreateInfo queries{
         .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO, .queryType = VK_QUERY_TYPE_TIMESTAMP, .queryCount = 2};
@@ -219,7 +222,7 @@ void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>
   for (Slot& used : up_ring_) used.busy_until = 0;  // the wait below is for all of them
 
   std::vector<std::uint64_t> ready(downs.size(), value_);
-  wait(value_);
+  if (downs.empty()) wait(value_);
   for (std::size_t k = 0; k < downs.size(); ++k) {
     wait(ready[k]);
     for (const auto& [transfer, in_slot] : downs[k]) {
@@ -238,10 +241,7 @@ void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>
     std::uint64_t ticks[2] = {};
     device_->vk.vkGetQueryPoolResults(device_->handle, queries_, 0, 2, sizeof ticks, ticks, sizeof ticks[0],
                                       VK_QUERY_RESULT_64_BIT);
-    VkPhysicalDeviceProperties properties;
-    vkGetPhysicalDeviceProperties(device_->physical, &properties);
-    last_ns = static_cast<std::uint64_t>(static_cast<double>((ticks[1] - ticks[0]) & timestamp_mask_) *
-                                         static_cast<double>(properties.limits.timestampPeriod));
+    last_ns = static_cast<std::uint64_t>(static_cast<double>((ticks[1] - ticks[0]) & timestamp_mask_) * ns_per_tick_);
   }
 }
 

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <list>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -88,11 +87,10 @@ class AddressBook {
 // The shader loads 16-byte aligned packs.
 constexpr std::uint64_t kAddressAlignment = 16;
 
-// Small arrays are cut from blocks: many drivers stop at 4,096 allocations.
+// Arrays lie in blocks, small ones side by side: many drivers stop at 4,096 allocations.
 struct Block {
   OwnedBuffer buffer;
   VkDeviceSize used = 0;
-  std::uint32_t alive = 0;
 };
 
 // --- transfers.cpp: everything that is submitted to the queue.
@@ -144,6 +142,7 @@ class Queue {
   VkSemaphore timeline_ = VK_NULL_HANDLE;
   std::uint64_t value_ = 0;  // the last one submitted
   std::uint64_t timestamp_mask_ = 0;
+  double ns_per_tick_ = 0;
   std::vector<VkCommandBuffer> commands_;
   std::size_t recorded_ = 0;
   std::vector<Slot> up_ring_, down_ring_;
@@ -176,6 +175,7 @@ class VulkanDevice final : public Device {
   void destroy_buffer(Buffer& buffer);
 
   const VkPhysicalDevice physical;
+  const DeviceInfo info;
   VkDevice handle = VK_NULL_HANDLE;
   VolkDeviceTable vk{};
   VkPhysicalDeviceMemoryProperties memory_types{};
@@ -187,13 +187,12 @@ class VulkanDevice final : public Device {
   std::mutex mutex;  // the queue, the staging ring
   Queue queue;
 
-  std::mutex blocks_mutex;
-  std::list<std::shared_ptr<Block>> blocks;
-
  private:
   void open(std::uint32_t family);
   const long pid_;
   std::atomic<bool> lost_{false};
+  std::mutex block_mutex_;
+  std::weak_ptr<Block> open_block_;  // which the next small array is cut from; the arrays keep it alive
   std::mutex pipelines_mutex_;
   std::map<std::pair<const Rule*, Precision>, VkPipeline> pipelines_;
 };
@@ -222,6 +221,8 @@ class VulkanPlan final : public Plan {
   };
   using Arena = std::vector<OwnedBuffer>;  // one stream of all segments, by block
 
+  // Of a piece in the segment table: elements, first, row, and an address per stream.
+  std::uint32_t entry_bytes() const { return static_cast<std::uint32_t>((3 + rule.streams()) * sizeof(std::uint64_t)); }
   void lay_out();
   Arena make_arena(Use use) const;
   void write_tables();

@@ -13,7 +13,7 @@ from grilly_optim._extras import MissingExtra
 # Subcommand -> what it does. Its module has add_arguments(parser) and run(options) -> exit status.
 COMMANDS = {
     "devices": "list the devices of this machine, and why one cannot be used",
-    "demo": "train and sample on real data",
+    "demo": "train on real data",
     "bench": "measure the kernels against NumPy and, where installed, torch, numba and thinc",
 }
 
@@ -46,10 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         return int(module.run(options))
-    except (DeviceUnavailable, DeviceLost, OutOfDeviceMemory) as error:
-        print(f"grilly-optim: {error}", file=sys.stderr)
-        return 1
-    except MissingExtra as error:
+    except (DeviceUnavailable, DeviceLost, OutOfDeviceMemory, MissingExtra) as error:
         print(f"grilly-optim: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -21,6 +21,9 @@ Array = NDArray[Any]
 # Elements per block: the temporaries of a rule stay in the cache, and below malloc's threshold for mapping fresh pages.
 BLOCK = 16_384
 
+# What every device counts; `grilly_optim.counters` says what they mean.
+COUNTERS = ("dispatches", "submits", "bytes_up", "bytes_down", "bytes_allocated", "allocations")
+
 ALIGNMENT = 64  # bytes: a cache line, and the widest vectors
 
 
@@ -119,9 +122,7 @@ class NumpyDevice:
     lost = False
 
     def __init__(self) -> None:
-        self._counters = dict.fromkeys(
-            ("dispatches", "submits", "bytes_up", "bytes_down", "bytes_allocated", "allocations"), 0
-        )
+        self._counters = dict.fromkeys(COUNTERS, 0)
 
     def zeros(self, size: int, dtype: np.dtype[Any]) -> Array:
         """Zeros, counted while they are alive."""
@@ -154,9 +155,9 @@ class NumpyDevice:
         """Whether plans use this memory without a copy: always."""
         return True
 
-    def plan(self, rule: Rule, parameters: Sequence[Array], members: Sequence[int] | None = None) -> NumpyPlan:
+    def plan(self, rule: Rule, parameters: Sequence[Array], members: Sequence[int]) -> NumpyPlan:
         """Make a plan over contiguous arrays of one precision, whose inputs stand at `members` of a step's lists."""
-        return NumpyPlan(self, rule, parameters, range(len(parameters)) if members is None else members)
+        return NumpyPlan(self, rule, parameters, members)
 
     def run(
         self,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from grilly_optim._devices import DeviceInfo
 
 Array = NDArray[Any]
 Group = dict[str, Any]
@@ -63,22 +66,26 @@ def describe(index: int, name: str | None) -> str:
     return f"parameter {index}" if name is None else f"parameter {index} ({name!r})"
 
 
-def check(array: Any, who: str, float64: bool, device_name: str) -> None:
-    """Refuse what cannot be a parameter on this device.
+def check(array: Any, who: str) -> None:
+    """Refuse what cannot be a parameter on any device.
 
     Raises:
-        TypeError: Not an array, or not of a precision that the device takes.
+        TypeError: Not an array, or neither float32 nor float64.
         ValueError: Read-only.
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{who} must be a NumPy array, got {type(array).__name__}")
     if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
         raise TypeError(f"{who} must be float32 or float64, got dtype {array.dtype}")
-    if array.dtype == np.float64 and not float64:
-        raise TypeError(f"{who} is float64, which {device_name} does not support: use float32 or device='cpu'")
     if _overlaps_itself(array):
         raise ValueError(f"{who} overlaps itself: several of its elements share memory (strides {array.strides})")
     require_writeable(array, who)
+
+
+def require_precision(array: Array, who: str, device: DeviceInfo) -> None:
+    """Refuse float64 on a device without it."""
+    if array.dtype == np.float64 and not device.float64:
+        raise TypeError(f"{who} is float64, which {device.name} does not support: use float32 or device='cpu'")
 
 
 def _overlaps_itself(array: Array) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grilly_optim.optim._options import take_options
+from grilly_optim.optim._options import Options, take_options
 from grilly_optim.optim._steps import Counts, packed, unpacked
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ def snapshot(optimizer: Optimizer) -> StateDict:
     return {"state": state, "param_groups": groups}
 
 
-def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], Counts, list[dict[str, Any]]]:
-    """The groups, counts and arrays of a state dict, copied and brought to the optimizer's precisions."""
+def checked_state(
+    optimizer: Optimizer, state_dict: Any
+) -> tuple[list[Group], list[Options], Counts, list[dict[str, Any]]]:
+    """The groups, their options, counts and arrays of a state dict, copied and in the optimizer's precisions."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError("state_dict must be a dict with the keys 'state' and 'param_groups'")
     saved_groups = state_dict["param_groups"]
@@ -59,7 +61,8 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], C
 
     positions = [i for g in saved_groups for i in g["params"]]
     state = _by_position(state_dict["state"], positions)
-    rules = [optimizer._rule(take_options(optimizer.OPTIONS, g, k)) for k, g in enumerate(groups) for _ in g["params"]]
+    taken = [take_options(optimizer.OPTIONS, g, k) for k, g in enumerate(groups)]
+    rules = [optimizer._rule(o) for o, g in zip(taken, groups, strict=True) for _ in g["params"]]
     arrays: list[dict[str, Any]] = []
     counts = np.zeros(len(positions), np.int64)
     for i, position in enumerate(positions):
@@ -90,7 +93,7 @@ def checked_state(optimizer: Optimizer, state_dict: Any) -> tuple[list[Group], C
                 )
             mine[name] = np.array(array, dtype=parameter.dtype, order="C", copy=True)
         arrays.append(mine)
-    return groups, packed(counts), arrays
+    return groups, taken, packed(counts), arrays
 
 
 def _by_position(state: Any, positions: list[Any]) -> dict[Any, Any]:

@@ -99,21 +99,25 @@ class Optimizer(ABC):
         take_options(self.OPTIONS, result, index)
         return result
 
-    def _prepare(self, groups: list[Group]) -> tuple[list[Group], list[str], dict[str | int, int], list[Launch]]:
+    def _prepare(
+        self, groups: list[Group]
+    ) -> tuple[list[Group], list[Options], list[str], dict[str | int, int], list[Launch]]:
         """Check parameters and make the plans of these groups; nothing of this optimizer changes."""
         parameters = [p for g in groups for p in g["params"]]
         names = [n for g in groups for n in g.get("param_names") or [None] * len(g["params"])]
         who = [_parameters.describe(i, n) for i, n in enumerate(names)]
         info = self._choice.info
         for parameter, label in zip(parameters, who, strict=True):
-            _parameters.check(parameter, label, info.float64, info.name)
+            _parameters.check(parameter, label)
+            _parameters.require_precision(parameter, label, info)
         _parameters.refuse_overlap(parameters, who)
         positions: dict[str | int, int] = {id(p): i for i, p in enumerate(parameters)}
         for i, name in enumerate(names):
             if name is not None and positions.setdefault(name, i) != i:
                 raise ValueError(f"the name {name!r} is given to parameters {positions[name]} and {i}")
 
-        rules = [self._rule(take_options(self.OPTIONS, g, k)) for k, g in enumerate(groups) for _ in g["params"]]
+        options = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
+        rules = [self._rule(o) for o, g in zip(options, groups, strict=True) for _ in g["params"]]
         members: dict[tuple[str, str], list[int]] = {}
         for i, p in enumerate(parameters):
             members.setdefault((rules[i].name, p.dtype.char), []).append(i)
@@ -121,11 +125,12 @@ class Optimizer(ABC):
         written = [d for launch in launches for d in launch.direct]
         for launch in launches:
             launch.plan.guard(written)
-        return groups, who, positions, launches
+        return groups, options, who, positions, launches
 
     def _take(
         self,
         groups: list[Group],
+        options: list[Options],
         who: list[str],
         positions: dict[str | int, int],
         launches: list[Launch],
@@ -144,11 +149,12 @@ class Optimizer(ABC):
         self._groups = [groups.tolist() for groups, _ in owners]  # of each launch
         self._index = [None if groups.size == 1 else which for groups, which in owners]
         self._watched = operator.itemgetter(*self.OPTIONS)
-        self._set_options(groups)
+        self._use(options)
 
-    def _set_options(self, groups: list[Group]) -> None:
-        self._options = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
-        self._seen: list[Any] = [None] * len(groups)
+    def _use(self, options: list[Options]) -> None:
+        """Validated options of all groups."""
+        self._options = options
+        self._seen: list[Any] = [None] * len(options)
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group; state and step counts of the others stay.
@@ -220,7 +226,8 @@ class Optimizer(ABC):
                 rows = [by_group] * len(self._plans) if one else [[by_group[k] for k in own] for own in self._groups]
                 if self._run(gradients, rows, self._index, t, True):
                     return gradients
-            if self._run(gradients, *self._rows(gradients), False):
+            some_missing = any(g is None for g in gradients)
+            if (some_missing or type(counts) is not int) and self._run(gradients, *self._rows(gradients), False):
                 return gradients
         gradients = self._conform(gradients)
         if not self._run(gradients, *self._rows(gradients), False):
@@ -260,7 +267,7 @@ class Optimizer(ABC):
     def _conform(self, gradients: Any) -> list[Array | None]:
         """Gradients that the plans take, copied where they must be."""
         for p, kept, who in zip(self._parameters, self._layouts, self._who, strict=True):
-            _parameters.check(p, who, float64=True, device_name="")
+            _parameters.check(p, who)
             if _parameters.layout(p) != kept:
                 raise ValueError(
                     f"{who} has changed since the optimizer was built: shape, dtype or memory are others now"
@@ -361,9 +368,8 @@ class Optimizer(ABC):
             TypeError: Not a state dict.
         """
         with self._turns:
-            groups, counts, arrays = checked_state(self, state_dict)
-            new = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
-            same = [self._rule(o).name for o in new] == [self._rule(o).name for o in self._options]
+            groups, options, counts, arrays = checked_state(self, state_dict)
+            same = [self._rule(o).name for o in options] == [self._rule(o).name for o in self._options]
             prepared = None if same else self._prepare(groups)
             for launch in self._launches if prepared is None else prepared[-1]:
                 for k, i in enumerate(launch.members):
@@ -375,7 +381,7 @@ class Optimizer(ABC):
                 return
             self.param_groups[:] = groups
             self._counts = counts
-            self._set_options(groups)
+            self._use(options)
 
     # Hooks.
 
