@@ -67,6 +67,17 @@ def test_gradients_are_never_written_to(device: str) -> None:
     assert_bits(g, before)
 
 
+@pytest.mark.parametrize("call", [AdamW.step, lambda optimizer: optimizer.peek(None)], ids=["step", "peek"])
+def test_no_gradients_and_no_parameter_that_could_hold_one(call: Any, device: str) -> None:
+    w = draw(10)
+    before = w.copy()
+    optimizer = AdamW([w], device=device)
+    with pytest.raises(ValueError, match=r"no parameter is a grilly_optim.Parameter, so there is no .grad to read"):
+        call(optimizer)
+    assert_bits(w, before)
+    assert optimizer.state_dict()["state"][0]["step"] == 0
+
+
 def test_a_closure_is_called_first_and_its_value_returned(device: str) -> None:
     w = Parameter(draw(10))
     optimizer = AdamW([w], device=device)

@@ -27,6 +27,8 @@ Group = dict[str, Any]
 Rows = list[tuple[float, ...]]
 Gradients = Sequence[Array | None] | Mapping[str, Array | None] | Mapping[int, Array | None]
 
+REFUSED = "the device does not take gradients that were made to fit: please report this"
+
 
 class Optimizer(ABC):
     """Base of all optimizers.
@@ -231,7 +233,7 @@ class Optimizer(ABC):
                 return gradients
         gradients = self._conform(gradients)
         if not self._run(gradients, *self._rows(gradients), False):
-            raise RuntimeError("the device does not take gradients that were made to fit: please report this")
+            raise RuntimeError(REFUSED)
         return gradients
 
     def _run(self, gradients: list[Any], rows: list[Rows], index: list[Any], after: Counts, whole: bool) -> bool:
@@ -323,8 +325,6 @@ class Optimizer(ABC):
             TypeError: As in `step`.
             ValueError: As in `step`.
         """
-        if gradients is None:
-            gradients = [getattr(p, "grad", None) for p in self._parameters]
         with self._turns:
             self._look_at_options()
             items = self._conform(gradients)
@@ -336,7 +336,8 @@ class Optimizer(ABC):
                 for k in range(len(launch.members)):
                     for field in launch.rule.owned_fields:
                         trial.plan.write_state(field, k, launch.read_state(field, k))
-            host.run([trial.plan for trial in trials], (items,), rows, index)
+            if not host.run([trial.plan for trial in trials], (items,), rows, index):
+                raise RuntimeError(REFUSED)
             return [np.asarray(new - p) for new, p in zip(after, self._parameters, strict=True)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
