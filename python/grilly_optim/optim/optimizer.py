@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -223,9 +222,10 @@ class Optimizer(ABC):
             counts = self._counts
             if type(counts) is int:
                 t = counts + 1
-                by_group = [*map(self._scalars, self._options, repeat(t))]
-                one = len(by_group) == 1
-                rows = [by_group] * len(self._plans) if one else [[by_group[k] for k in own] for own in self._groups]
+                if len(self._options) == 1:
+                    rows = [[self._scalars(self._options[0], t)]] * len(self._plans)
+                else:
+                    rows = [[self._scalars(self._options[k], t) for k in own] for own in self._groups]
                 if self._run(gradients, rows, self._index, t, True):
                     return gradients
             some_missing = any(g is None for g in gradients)
