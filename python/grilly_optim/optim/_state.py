@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grilly_optim.optim import _past
 from grilly_optim.optim._options import Options, take_options
-from grilly_optim.optim._steps import Counts, packed, unpacked
+from grilly_optim.optim._past import Pasts
 
 if TYPE_CHECKING:
     from grilly_optim.optim.optimizer import Group, Optimizer
@@ -20,8 +20,8 @@ StateDict = dict[str, Any]
 
 def snapshot(optimizer: Optimizer) -> StateDict:
     """Everything that a bit-exact resume needs, copied."""
-    counts = unpacked(optimizer._counts, len(optimizer._parameters))
-    state: dict[int, dict[str, Any]] = {i: {"step": int(t)} for i, t in enumerate(counts)}
+    pasts = _past.unpacked(optimizer._pasts, optimizer._sizes)
+    state: dict[int, dict[str, Any]] = {i: _past.to_dict(past) for i, past in enumerate(pasts)}
     for launch in optimizer._launches:
         for k, i in enumerate(launch.members):
             for field in launch.rule.owned_fields:
@@ -36,8 +36,8 @@ def snapshot(optimizer: Optimizer) -> StateDict:
 
 def checked_state(
     optimizer: Optimizer, state_dict: Any
-) -> tuple[list[Group], list[Options], Counts, list[dict[str, Any]]]:
-    """The groups, their options, counts and arrays of a state dict, copied and in the optimizer's precisions."""
+) -> tuple[list[Group], list[Options], Pasts, list[dict[str, Any]]]:
+    """The groups, their options, pasts and arrays of a state dict, copied and in the optimizer's precisions."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise TypeError("state_dict must be a dict with the keys 'state' and 'param_groups'")
     saved_groups = state_dict["param_groups"]
@@ -64,23 +64,22 @@ def checked_state(
     taken = [take_options(optimizer.OPTIONS, g, k) for k, g in enumerate(groups)]
     rules = [optimizer._rule(o) for o, g in zip(taken, groups, strict=True) for _ in g["params"]]
     arrays: list[dict[str, Any]] = []
-    counts = np.zeros(len(positions), np.int64)
+    pasts: list[Any] = []
     for i, position in enumerate(positions):
         saved = state.get(position, {})
         if not isinstance(saved, Mapping):
             raise TypeError(
                 f"the state of {optimizer._who[i]} in state_dict must be a dict, got {type(saved).__name__}"
             )
-        counts[i] = _step(saved.get("step", 0), optimizer._who[i])
+        pasts.append(_past.from_dict(saved, optimizer.START, optimizer._who[i]))
+        steps = _past.steps_of(pasts[i])
         fields = rules[i].owned_fields
         parameter = optimizer._parameters[i]
         mine: dict[str, Any] = {}
         for name in (optimizer.STATE_NAMES[field] for field in fields):
             if name not in saved:
-                if counts[i] > 0:
-                    raise ValueError(
-                        f"state_dict has no {name!r} for {optimizer._who[i]}, which has had {counts[i]} steps"
-                    )
+                if steps > 0:
+                    raise ValueError(f"state_dict has no {name!r} for {optimizer._who[i]}, which has had {steps} steps")
                 continue
             array = np.asarray(saved[name])
             if array.dtype.kind not in "biuf":
@@ -93,7 +92,7 @@ def checked_state(
                 )
             mine[name] = np.array(array, dtype=parameter.dtype, order="C", copy=True)
         arrays.append(mine)
-    return groups, taken, packed(counts), arrays
+    return groups, taken, _past.packed(pasts, sizes), arrays
 
 
 def _by_position(state: Any, positions: list[Any]) -> dict[Any, Any]:
@@ -105,13 +104,3 @@ def _by_position(state: Any, positions: list[Any]) -> dict[Any, Any]:
     if unknown:
         raise ValueError(f"'state' of state_dict has {unknown[0]!r}, which is no position in its param_groups")
     return result
-
-
-def _step(value: Any, who: str) -> int:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not (0 <= number < 2**53 and number == int(number)):
-        raise ValueError(f"'step' of {who} in state_dict must be a whole number, 0 or more, got {value!r}")
-    return int(number)

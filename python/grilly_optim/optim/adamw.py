@@ -119,7 +119,6 @@ class AdamW(Optimizer):
         "amsgrad": Flag(),
         "maximize": Flag(),
     }
-    FIXED: ClassVar[tuple[str, ...]] = ("amsgrad",)
 
     def __init__(
         self,

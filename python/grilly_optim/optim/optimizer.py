@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from grilly_optim._devices import open_device
 from grilly_optim.kernels.numpy_device import NumpyDevice
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim import _gradients, _parameters
+from grilly_optim.optim import _gradients, _parameters, _past
 from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._launch import Launch
 from grilly_optim.optim._options import Flag, Options, Range, take_options
+from grilly_optim.optim._past import Past, Pasts
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
-from grilly_optim.optim._steps import Counts, advanced, extended
 from grilly_optim.optim._turns import Turns
 
 Array = NDArray[Any]
@@ -45,8 +45,8 @@ class Optimizer(ABC):
     STATE_NAMES: ClassVar[dict[str, str]] = {}
     # Option -> what it may be; looked at in every step, because callers and schedulers write to the groups.
     OPTIONS: ClassVar[dict[str, Range | Flag]] = {}
-    # Options that pick the rule, and cannot change while a group is there.
-    FIXED: ClassVar[tuple[str, ...]] = ()
+    # What a parameter has been through before its first step.
+    START: ClassVar[Past] = 0
 
     def __init__(self, params: Any, defaults: Group, device: str | None) -> None:
         self.defaults = defaults
@@ -56,7 +56,7 @@ class Optimizer(ABC):
         groups = [self._checked_group(g, k) for k, g in enumerate(_parameters.as_groups(params))]
         elements = sum(p.size for g in groups for p in g["params"] if isinstance(p, np.ndarray))
         self._choice, self._backend = open_device(device, elements)
-        self._take(*self._prepare(groups), 0)
+        self._take(*self._prepare(groups), (self.START,) * len(groups))
 
     # What a subclass provides.
 
@@ -65,8 +65,16 @@ class Optimizer(ABC):
         """The rule of a group with these options."""
 
     @abstractmethod
-    def _scalars(self, options: Options, t: int) -> tuple[float, ...]:
-        """The rule's scalars, in their order, for step `t` (1, 2, ...) of a group with these options."""
+    def _scalars(self, options: Options, past: Past) -> tuple[float, ...]:
+        """The rule's scalars, in their order, for a step of a group with these options; `past` includes that step."""
+
+    def _advance(self, options: Options, past: Past) -> Past:
+        """What a parameter will have been through after one more step."""
+        return past + 1
+
+    def _initial(self, options: Options) -> dict[str, float]:
+        """State fields that do not start at 0, and where they do."""
+        return {}
 
     # Groups and plans.
 
@@ -124,8 +132,12 @@ class Optimizer(ABC):
             members.setdefault((rules[i].name, p.dtype.char), []).append(i)
         launches = [Launch(self._backend, rules[mine[0]], parameters, mine) for mine in members.values()]
         written = [d for launch in launches for d in launch.direct]
+        group_of = [k for k, g in enumerate(groups) for _ in g["params"]]
         for launch in launches:
             launch.plan.guard(written)
+            for k, i in enumerate(launch.members):
+                for field, value in self._initial(options[group_of[i]]).items():
+                    launch.plan.write_state(field, k, np.full_like(launch.direct[k], value))
         return groups, options, who, positions, launches
 
     def _take(
@@ -135,18 +147,18 @@ class Optimizer(ABC):
         who: list[str],
         positions: dict[str | int, int],
         launches: list[Launch],
-        counts: Counts,
+        pasts: Pasts,
     ) -> None:
         """Go on with what `_prepare` made."""
         self.param_groups, self._who, self._positions, self._launches = groups, who, positions, launches
         self._parameters = [p for g in groups for p in g["params"]]
         self._sizes = [len(g["params"]) for g in groups]
-        self._group_of = np.repeat(np.arange(len(groups)), self._sizes)
+        self._group_of = [k for k, size in enumerate(self._sizes) for _ in range(size)]
         self._layouts = [_parameters.layout(p) for p in self._parameters]
-        self._counts = counts
+        self._pasts = pasts
         self._plans = [launch.plan for launch in launches]
         self._indirect = [launch for launch in launches if launch.copied]
-        owners = [np.unique(self._group_of[launch.members], return_inverse=True) for launch in launches]
+        owners = [np.unique([self._group_of[i] for i in launch.members], return_inverse=True) for launch in launches]
         self._groups = [groups.tolist() for groups, _ in owners]  # of each launch
         self._index = [None if groups.size == 1 else which for groups, which in owners]
         self._watched = operator.itemgetter(*self.OPTIONS)
@@ -168,14 +180,19 @@ class Optimizer(ABC):
         """
         with self._turns:
             group = self._checked_group(param_group, len(self.param_groups))
-            prepared = self._prepare([*self.param_groups, group])
-            state = {i: (launch, k) for launch in self._launches for k, i in enumerate(launch.members)}
-            for launch in prepared[-1]:
-                for k, i in enumerate(launch.members):
-                    for field in launch.rule.owned_fields if i in state else ():
-                        before, at = state[i]
-                        launch.plan.write_state(field, k, before.read_state(field, at))
-            self._take(*prepared, extended(self._counts, len(self._parameters), len(group["params"])))
+            pasts = _past.unpacked(self._pasts, self._sizes) + [self.START] * len(group["params"])
+            self._rebuild([*self.param_groups, group], _past.packed(pasts, [*self._sizes, len(group["params"])]))
+
+    def _rebuild(self, groups: list[Group], pasts: Pasts) -> None:
+        """Make all plans anew, for these groups, and go on with the state that is there."""
+        prepared = self._prepare(groups)
+        state = {i: (launch, k) for launch in self._launches for k, i in enumerate(launch.members)}
+        for launch in prepared[-1]:
+            for k, i in enumerate(launch.members):
+                for field in launch.rule.owned_fields if i in state else ():
+                    before, at = state[i]
+                    launch.plan.write_state(field, k, before.read_state(field, at))
+        self._take(*prepared, pasts)
 
     # Steps.
 
@@ -218,39 +235,40 @@ class Optimizer(ABC):
         """The step itself, by the one thread whose turn it is; returns the gradients as they were used."""
         self._look_at_options()
         if type(gradients) is list and len(gradients) == len(self._parameters):
-            # The fast path: all parameters at the same step, and gradients that the device takes as they are.
-            counts = self._counts
-            if type(counts) is int:
-                t = counts + 1
-                if len(self._options) == 1:
-                    rows = [[self._scalars(self._options[0], t)]] * len(self._plans)
+            # The fast path: a group's parameters all at the same step, and gradients that the device takes as they are.
+            pasts, options = self._pasts, self._options
+            if type(pasts) is tuple:
+                if len(options) == 1:
+                    after = (self._advance(options[0], pasts[0]),)
+                    rows = [[self._scalars(options[0], after[0])]] * len(self._plans)
                 else:
-                    rows = [[self._scalars(self._options[k], t) for k in own] for own in self._groups]
-                if self._run(gradients, rows, self._index, t, True):
+                    after = tuple(map(self._advance, options, pasts))
+                    rows = [[self._scalars(options[k], after[k]) for k in own] for own in self._groups]
+                if self._run(gradients, rows, self._index, after, True):
                     return gradients
             some_missing = any(g is None for g in gradients)
-            if (some_missing or type(counts) is not int) and self._run(gradients, *self._rows(gradients), False):
+            if (some_missing or type(pasts) is not tuple) and self._run(gradients, *self._rows(gradients), False):
                 return gradients
         gradients = self._conform(gradients)
         if not self._run(gradients, *self._rows(gradients), False):
             raise RuntimeError(REFUSED)
         return gradients
 
-    def _run(self, gradients: list[Any], rows: list[Rows], index: list[Any], after: Counts, whole: bool) -> bool:
+    def _run(self, gradients: list[Any], rows: list[Rows], index: list[Any], after: Pasts, whole: bool) -> bool:
         """Run the plans and count the step; false when the gradients need a look, and then nothing has happened."""
         copied = self._copy_in(gradients) if self._indirect else ()
-        before = self._counts
+        before = self._pasts
         try:
             # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
-            self._counts = after
+            self._pasts = after
             done = self._backend.run(self._plans, (gradients,), rows, index, whole)
             if not done:
-                self._counts = before
+                self._pasts = before
         except BaseException:
             if all(plan.done is rows for plan in self._plans):
                 self._copy_out(copied)
             else:
-                self._counts = before
+                self._pasts = before
             raise
         if done and copied:
             self._copy_out(copied)
@@ -281,16 +299,19 @@ class Optimizer(ABC):
                     items[i] = _gradients.conform(items[i], self._parameters[i], self._who[i])
         return items
 
-    def _rows(self, gradients: list[Any]) -> tuple[list[Rows], list[Any], Counts]:
-        """Rows of scalars for each plan, which is whose, and the counts after the step."""
-        active = np.array([g is not None for g in gradients], bool)
-        after, keys, index = advanced(self._counts, active, self._group_of)
-        rows, own = [], []
+    def _rows(self, gradients: list[Any]) -> tuple[list[Rows], list[list[int]], Pasts]:
+        """Rows of scalars for each plan, which is whose, and the pasts after the step."""
+        before = _past.unpacked(self._pasts, self._sizes)
+        # A parameter that stands still shares the row of those with its past that do not: nothing reads it.
+        ahead = [self._advance(self._options[k], past) for k, past in zip(self._group_of, before, strict=True)]
+        rows, index = [], []
         for launch in self._launches:
-            used, mine = np.unique(index[launch.members], return_inverse=True)
-            rows.append([self._scalars(self._options[keys[k][0]], keys[k][1]) for k in used])
-            own.append(mine.reshape(-1))
-        return rows, own, after
+            own = [(self._group_of[i], ahead[i]) for i in launch.members]
+            at = {key: row for row, key in enumerate(dict.fromkeys(own))}
+            rows.append([self._scalars(self._options[k], past) for k, past in at])
+            index.append([at[key] for key in own])
+        after = [new if g is not None else old for old, new, g in zip(before, ahead, gradients, strict=True)]
+        return rows, index, _past.packed(after, self._sizes)
 
     def _look_at_options(self) -> None:
         """Validate what the groups say now. Once per value: most steps come with the options of the last one."""
@@ -299,18 +320,27 @@ class Optimizer(ABC):
                 return
         except ValueError:
             pass  # an array, which does not compare to one truth
+        options = [take_options(self.OPTIONS, group, k) for k, group in enumerate(self.param_groups)]
+        rules = [(self._rule(old), self._rule(new)) for old, new in zip(self._options, options, strict=True)]
+        for k, (old, new) in enumerate(rules):
+            if old.owned_fields != new.owned_fields:
+                self._refuse_change(k, options[k])
+        if any(old is not new for old, new in rules):
+            self._rebuild(self.param_groups, self._pasts)
+        self._use(options)
         for k, group in enumerate(self.param_groups):
-            options = take_options(self.OPTIONS, group, k)
-            for name in self.FIXED:
-                if options[name] != self._options[k][name]:
-                    raise ValueError(
-                        f"{name} of group {k} is {self._options[k][name]!r} and cannot be changed to {group[name]!r}: "
-                        "it decides what state the group has"
-                    )
-            self._options[k] = options
             values = self._watched(group)
             # A value that can change in place (an array, a list) is looked at in every step.
             self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else None
+
+    def _refuse_change(self, k: int, new: Options) -> NoReturn:
+        old = self._options[k]
+        fields = self._rule(old).owned_fields
+        name = next(n for n in new if self._rule({**old, n: new[n]}).owned_fields != fields)
+        raise ValueError(
+            f"{name} of group {k} is {old[name]!r} and cannot be changed to {new[name]!r}: it decides what state the "
+            "group has"
+        )
 
     def peek(self, gradients: Gradients) -> list[Array]:
         """The change that a step with these gradients would make; nothing changes, no step is counted.
@@ -369,19 +399,20 @@ class Optimizer(ABC):
             TypeError: Not a state dict.
         """
         with self._turns:
-            groups, options, counts, arrays = checked_state(self, state_dict)
+            groups, options, pasts, arrays = checked_state(self, state_dict)
             same = [self._rule(o).name for o in options] == [self._rule(o).name for o in self._options]
             prepared = None if same else self._prepare(groups)
             for launch in self._launches if prepared is None else prepared[-1]:
                 for k, i in enumerate(launch.members):
+                    start = self._initial(options[self._group_of[i]])
                     for field in launch.rule.owned_fields:
-                        zeros = np.zeros(launch.direct[k].shape, launch.direct[k].dtype)
-                        launch.plan.write_state(field, k, arrays[i].get(self.STATE_NAMES[field], zeros))
+                        fresh = np.full_like(launch.direct[k], start.get(field, 0))
+                        launch.plan.write_state(field, k, arrays[i].get(self.STATE_NAMES[field], fresh))
             if prepared is not None:
-                self._take(*prepared, counts)
+                self._take(*prepared, pasts)
                 return
             self.param_groups[:] = groups
-            self._counts = counts
+            self._pasts = pasts
             self._use(options)
 
     # Hooks.
