@@ -26,7 +26,7 @@ def scalar_loops(source: Path, isa: str, shaders: Path = ROOT / "shaders") -> li
 
     `shaders` is the folder in which the source's ``rules/`` lie.
     """
-    paths = [ROOT / "grilly_core" / "include", CPU, shaders]
+    paths = [ROOT / "grilly_core" / "include", CPU, shaders, ROOT / "shaders"]
     command = [os.environ.get("CXX", "g++"), "-std=c++20", "-fPIC", f"-DGRILLY_ISA={isa}", *flags()[isa]]
     command += [f"-I{path}" for path in paths] + [str(source)]
     result = subprocess.run([*command, "-fopt-info-vec", "-c", "-o", os.devnull], capture_output=True, text=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
 import re
 import shutil
@@ -15,17 +16,19 @@ import numpy as np
 import pytest
 
 import generate
+import glsl
 import grilly_optim
 from check_vectorised import flags, scalar_loops
-from grilly_optim import _devices, optim
+from grilly_optim import _devices, kernels, optim
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import AdamW
 from tests.table import assert_bits
 
 ROOT = Path(__file__).resolve().parent.parent
 
-MODULES = [f"grilly_optim.optim.{m.name}" for m in pkgutil.iter_modules(optim.__path__)] + [
-    "grilly_optim.benchmarks.stream"
+MODULES = [
+    *(f"{package.__name__}.{m.name}" for package in (optim, kernels) for m in pkgutil.iter_modules(package.__path__)),
+    "grilly_optim.benchmarks.stream",
 ]
 TWINS = {
     value.name: value
@@ -38,8 +41,8 @@ TWINS = {
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "shaders/rules").glob("*.glsl")))
 def test_every_rule_has_a_twin_with_its_names(name: str) -> None:
     rule = TWINS[name]
-    state, inputs, scalars = _devices._core.rules()[name]
-    assert (rule.state_fields, rule.inputs, rule.scalar_fields) == (tuple(state), tuple(inputs), tuple(scalars))
+    ours = (rule.state_fields, rule.inputs, rule.scalar_fields, rule.sum_fields, rule.number_fields)
+    assert ours == tuple(map(tuple, _devices._core.rules()[name]))
 
 
 @pytest.mark.parametrize("isa", [pytest.param(n, marks=pytest.mark.isa(n)) for n in ("avx512", "avx2", "base")])
@@ -109,7 +112,10 @@ def _machine() -> str:
 @pytest.mark.parametrize("isa", instruction_sets())
 def test_every_rule_loop_is_vectorised(isa: str, tmp_path: Path) -> None:
     generated = _generate(ROOT / "shaders" / "rules", tmp_path)
-    assert len(re.findall("RULE LOOP", generated.read_text())) == 2 * len(list((ROOT / "shaders/rules").glob("*.glsl")))
+    marks = re.findall(
+        r"^(?:RULE|SUMS) ", "\n".join(p.read_text() for p in (ROOT / "shaders/rules").glob("*.glsl")), re.M
+    )
+    assert len(re.findall("RULE LOOP", generated.read_text())) == 2 * len(marks)
     assert scalar_loops(generated, isa) == []
 
 
@@ -215,21 +221,23 @@ def test_a_rule_that_is_no_glsl_fails_with_the_compilers_words(tmp_path: Path) -
 def test_every_float_operation_is_marked_not_to_be_contracted(tmp_path: Path) -> None:
     glslang = shutil.which("glslangValidator")
     assert glslang, "glslangValidator is needed to build and test the shaders"
-    for precision in generate.PRECISIONS:
-        path = tmp_path / f"adamw_{precision}.comp"
-        path.write_text(generate.shader(generate.parse(ROOT / "shaders/rules/adamw.glsl"), precision))
-        operations, marked = _float_operations(generate.compile_shader(glslang, path))
-        assert len(operations) > 10
-        assert operations == marked
+    for name, precision in itertools.product(("adamw", "norm"), generate.PRECISIONS):
+        rule = generate.parse(ROOT / f"shaders/rules/{name}.glsl")
+        for which, text in generate.shaders(rule, precision).items():
+            path = tmp_path / f"{name}_{which}_{precision}.comp"
+            path.write_text(text)
+            operations, marked = _float_operations(generate.compile_shader(glslang, path))
+            assert len(operations) > 1
+            assert operations == marked
 
 
 def _float_operations(words: list[int]) -> tuple[set[int], set[int]]:
     operations, marked, at = set(), set(), 5
     while at < len(words):
         length, op = words[at] >> 16, words[at] & 0xFFFF
-        if op in generate.FLOAT_OPS:
+        if op in glsl.FLOAT_OPS:
             operations.add(words[at + 2])
-        if op == generate.OP_DECORATE and words[at + 2] == generate.NO_CONTRACTION:
+        if op == glsl.OP_DECORATE and words[at + 2] == glsl.NO_CONTRACTION:
             marked.add(words[at + 1])
         at += length
     return operations, marked

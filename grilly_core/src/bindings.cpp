@@ -8,6 +8,7 @@
 #include <atomic>
 #include <bit>
 #include <chrono>
+#include <limits>
 #include <thread>
 
 #include "grilly/device.h"
@@ -193,6 +194,9 @@ struct PyPlan {
   std::size_t field(const std::string& name) const {
     const auto& state = plan->rule.state;
     const auto at = std::find(state.begin() + 1, state.end(), name);
+    if (plan->anchored() && name == "weight") return plan->field_of(Extra::weight);
+    if (plan->anchored() && name == "anchor") return plan->field_of(Extra::anchor);
+    if (plan->traced() && name == "trace") return plan->field_of(Extra::trace);
     if (at == state.end())
       throw py::key_error("rule " + std::string(plan->rule.name) + " owns no state named '" + name + "'");
     return static_cast<std::size_t>(at - state.begin());
@@ -216,9 +220,24 @@ std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const p
                                   arrays, std::move(members));
 }
 
+// What the decision of rules with sums takes and gives.
+std::span<double> numbers_of(const py::object& array, const std::vector<Plan*>& plans) {
+  const Rule& rule = plans[0]->rule;
+  for (const Plan* plan : plans)
+    if (&plan->rule != &rule && !(plan->rule.sums.empty() && rule.sums.empty()))
+      throw py::value_error("a run with sums is a run of one rule");
+  if (rule.sums.empty()) return {};
+  if (!is_array(array.ptr()) || !has_precision(array.ptr(), Precision::f64) ||
+      (array_of(array.ptr())->flags & kUsable) != kUsable || elements_of(array.ptr()) != rule.numbers.size() ||
+      !(array_of(array.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+    throw py::value_error("rule " + std::string(rule.name) + " needs an array of " +
+                          std::to_string(rule.numbers.size()) + " doubles that it can write to");
+  return {reinterpret_cast<double*>(array_of(array.ptr())->data), rule.numbers.size()};
+}
+
 // One step: every plan takes its part of the inputs, or nothing happens and the answer is false.
 bool run(Device& device, const py::list& plans, const py::tuple& inputs, const py::list& rows, const py::list& indices,
-         bool whole) {
+         bool whole, const py::object& numbers, double limit, double scale) {
   struct Taking : std::vector<PyPlan*> {
     ~Taking() {
       for (PyPlan* plan : *this) plan->release();
@@ -236,15 +255,18 @@ bool run(Device& device, const py::list& plans, const py::tuple& inputs, const p
     for (std::size_t input = 0; input < inputs.size(); ++input)
       if (!plan.take(inputs[input], input, whole)) return false;
     plan.load(rows[k], indices[k]);
+    plan.plan->mix = {.limit = limit, .scale = scale};
     runs.push_back(plan.plan.get());
     elements += plan.plan->active_elements();
   }
+  if (runs.empty()) return true;
+  const std::span<double> in_and_out = numbers_of(numbers, runs);
   if ((elements < kReleaseGilElements && !device.waits()) || closing) {
-    device.run(runs);
+    device.run(runs, in_and_out);
   } else {
     const Running running_now;  // outlives the release: counts until this thread has the GIL again
     const py::gil_scoped_release release;
-    device.run(runs);
+    device.run(runs, in_and_out);
   }
   for (PyPlan* plan : taking) plan->done = rows;
   return true;
@@ -309,6 +331,11 @@ PYBIND11_MODULE(_core, m) {
   py::class_<PyPlan>(m, "Plan")
       .def("fits", [](const PyPlan& p, std::size_t i, const py::object& gradient) { return p.fits(i, gradient.ptr()); })
       .def_readonly("done", &PyPlan::done)
+      .def("add_anchor", [](PyPlan& p) { p.plan->add_anchor(); })
+      .def("add_trace", [](PyPlan& p) { p.plan->add_trace(); })
+      .def_property(
+          "strength", [](const PyPlan& p) { return p.plan->strength; },
+          [](PyPlan& p, double strength) { p.plan->strength = strength; })
       .def("guard", &PyPlan::guard, py::arg("arrays"))
       .def("read_state",
            [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {
@@ -326,7 +353,8 @@ PYBIND11_MODULE(_core, m) {
            })
       .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"), py::arg("members"))
       .def("run", &run, py::arg("plans"), py::arg("inputs"), py::arg("rows"), py::arg("indices"),
-           py::arg("whole") = false)
+           py::arg("whole") = false, py::arg("numbers") = py::none(),
+           py::arg("limit") = std::numeric_limits<double>::infinity(), py::arg("scale") = 1.0)
       .def("counters", &counters)
       .def_property_readonly("lost", &Device::lost)
       .def("last_run_ns", &Device::last_run_ns);
@@ -346,7 +374,8 @@ PYBIND11_MODULE(_core, m) {
     py::dict result;
     for (const Rule& rule : rules())
       result[py::str(rule.name.data(), rule.name.size())] =
-          py::make_tuple(strings(rule.state), strings(rule.inputs), strings(rule.scalars));
+          py::make_tuple(strings(rule.state), strings(rule.inputs), strings(rule.scalars), strings(rule.sums),
+                         strings(rule.numbers));
     return result;
   });
 }

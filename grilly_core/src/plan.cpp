@@ -22,4 +22,17 @@ std::uint64_t Plan::active_elements() const {
   return sum;
 }
 
+void Plan::add(Extra extra) {
+  bool& has = has_[static_cast<std::size_t>(extra)];
+  if (!has) make_field(field_of(extra));
+  has = true;
+}
+
+void Plan::add_anchor() {
+  add(Extra::anchor);
+  add(Extra::weight);
+}
+
+void Plan::add_trace() { add(Extra::trace); }
+
 }  // namespace grilly

@@ -4,8 +4,10 @@
 // caller owns the parameters, and gives gradients and rows of scalars anew for every run.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <span>
@@ -53,6 +55,16 @@ struct Segment {
   bool active = true;       // inactive: not touched by this run
 };
 
+// What a plan may have beside its rule (shaders/lib/gradient.glsl): streams of its own, behind the rule's state fields.
+enum class Extra { weight, anchor, trace };
+constexpr std::size_t kExtras = 3;
+
+// What happens to the gradients on their way to the rule.
+struct Mix {
+  double limit = std::numeric_limits<double>::infinity();  // clips by value
+  double scale = 1;                                        // clips by norm
+};
+
 class Plan {
  public:
   Plan(const Rule& rule, Precision precision, std::vector<Segment> segments);
@@ -65,13 +77,31 @@ class Plan {
   std::vector<Segment> segments;
   std::vector<const void*> inputs;  // [segment][input], contiguous and aligned to their element
   std::vector<double> rows;         // [row][scalar]
+  Mix mix;
+  double strength = 0;  // of the anchored quadratic
 
-  // One of the plan's own state fields (1 or more) of one segment, as contiguous elements.
+  // A quadratic whose gradient comes on top of the given one: weight * (parameter - anchor), both zero at first.
+  void add_anchor();
+  // The path integral of the given gradient, zero at first.
+  void add_trace();
+  bool anchored() const { return has_[static_cast<std::size_t>(Extra::weight)]; }
+  bool traced() const { return has_[static_cast<std::size_t>(Extra::trace)]; }
+  bool mixed() const { return mix.scale != 1 || mix.limit < std::numeric_limits<double>::infinity(); }
+  std::size_t field_of(Extra extra) const { return rule.state.size() + static_cast<std::size_t>(extra); }
+
+  // One of the plan's own fields (state fields from 1 on, then extras) of one segment, as contiguous elements.
   virtual void read_state(std::size_t field, std::size_t segment, void* to) = 0;
   virtual void write_state(std::size_t field, std::size_t segment, const void* from) = 0;
 
   std::uint64_t span() const;  // global elements, gaps for alignment included
   std::uint64_t active_elements() const;
+
+ protected:
+  virtual void make_field(std::size_t field) = 0;
+
+ private:
+  void add(Extra extra);
+  std::array<bool, kExtras> has_{};
 };
 
 class Device : public std::enable_shared_from_this<Device> {
@@ -84,8 +114,9 @@ class Device : public std::enable_shared_from_this<Device> {
   // Whether plans use this memory where it lies.
   virtual bool reaches(const void* data, std::size_t bytes) const = 0;
   virtual std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) = 0;
-  // Runs plans that this device made, in order, and returns when the parameters are readable.
-  virtual void run(std::span<Plan* const> plans) = 0;
+  // Runs plans that this device made, in order, and returns when the parameters are readable. Rules with sums must all
+  // be the same one: their numbers are the whole run's, taken from and written to `numbers`.
+  virtual void run(std::span<Plan* const> plans, std::span<double> numbers) = 0;
   // Whether a run waits for something other than the processor.
   virtual bool waits() const { return false; }
   // Nanoseconds the device itself measured for the dispatches of the last run; 0 where it has no clock.

@@ -20,21 +20,55 @@ struct Spirv {
   std::size_t count = 0;
 };
 
+using SpirvPair = std::array<Spirv, 2>;  // by Precision; empty in a build without Vulkan
+
+// A rule with sums has two passes: the first adds up what every element contributes, a decision makes numbers and the
+// scalars of the second pass out of that, and the second updates.
 struct Rule {
   std::string_view name;
   std::vector<std::string_view> state;    // the first is the caller's array, the others belong to the plan
   std::vector<std::string_view> inputs;   // read only
   std::vector<std::string_view> scalars;  // one row of these per segment, computed in double
-  std::array<Spirv, 2> spirv;             // by Precision; empty in a build without Vulkan
+  std::vector<std::string_view> sums;     // none: there is no first pass
+  std::vector<std::string_view> numbers;  // what the decision takes and gives, in double; the sums are among them
+  std::vector<std::size_t> sum_at;        // which number each sum is
+  bool updates;                           // false: a rule that only measures
+  bool decides;                           // false: the numbers are the sums, and the scalars stay as they are
+  SpirvPair update, first_pass, decision;
 
   std::size_t streams() const { return state.size() + inputs.size(); }
 };
+
+// Elements whose sum is one number of the first pass: a piece of a segment, from a multiple of this on.
+constexpr std::size_t kSumChunk = 4'096;
+// Numbers of chunks are added up in as many lanes.
+constexpr std::size_t kSumLanes = 128;
 
 // In the order of their names.
 const std::vector<Rule>& rules();
 
 // Runs a rule over `count` elements: row holds the scalars, stream one address per state field and input.
 using Loop = void (*)(const double* row, void* const* stream, std::size_t count);
-using LoopPair = std::array<Loop, 2>;  // by Precision
+// What a chunk of at most kSumChunk elements adds to each sum.
+using SumLoop = void (*)(const double* row, void* const* stream, std::size_t count, double* sums);
+using Decide = void (*)(double* numbers);
+using MakeRow = void (*)(double* row, const double* numbers);
+
+struct Loops {
+  std::array<Loop, 2> update;  // by Precision, as the next
+  std::array<SumLoop, 2> sums;
+  Decide decide;
+  MakeRow make_row;
+};
+
+// Before and after any rule: shaders/lib/gradient.glsl. mix holds limit, scale and strength.
+using MixLoop = void (*)(const double* mix, const void* gradient, const void* parameter, const void* weight,
+                         const void* anchor, void* mixed, std::size_t count);
+using TraceLoop = void (*)(void* trace, const void* before, const void* after, const void* gradient, std::size_t count);
+
+struct GradientLoops {
+  std::array<MixLoop, 2> mix;  // by Precision
+  std::array<TraceLoop, 2> trace;
+};
 
 }  // namespace grilly

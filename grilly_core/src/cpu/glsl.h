@@ -7,6 +7,9 @@
 #include <cstddef>
 
 #define RULE static inline
+#define SUMS static inline
+#define CONTROL static inline
+#define CONTROLLED_BY(name)
 
 // Elements do not depend on one another: a stream is either a different one or the same memory, element by element.
 #if defined(__clang__)
@@ -15,6 +18,13 @@
 #define GRILLY_NO_LOOP_DEPENDENCE _Pragma("GCC ivdep")
 #else
 #define GRILLY_NO_LOOP_DEPENDENCE __pragma(loop(ivdep))
+#endif
+
+// A short loop that is unrolled is not vectorised any more.
+#if defined(__GNUC__) && !defined(__clang__)
+#define GRILLY_NO_UNROLLING _Pragma("GCC unroll 1")
+#else
+#define GRILLY_NO_UNROLLING
 #endif
 
 #if !defined(__GNUC__)
@@ -27,9 +37,11 @@ namespace GRILLY_ISA {
 #if defined(__GNUC__)
 static inline float sqrt(float x) { return __builtin_sqrtf(x); }
 static inline double sqrt(double x) { return __builtin_sqrt(x); }
+static inline double floor(double x) { return __builtin_floor(x); }
 #else
 static inline float sqrt(float x) { return std::sqrt(x); }
 static inline double sqrt(double x) { return std::sqrt(x); }
+static inline double floor(double x) { return std::floor(x); }
 #endif
 
 }  // namespace GRILLY_ISA

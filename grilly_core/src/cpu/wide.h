@@ -33,6 +33,7 @@ static inline void store(float* to, Wide x) { _mm512_storeu_ps(to, x); }
 // The first elements of a vector; the others are not touched, and read as 0.
 using Mask = __mmask16;
 static inline Mask first(std::size_t elements) { return static_cast<Mask>((1u << elements) - 1); }
+static inline Wide keep(Mask some, Wide x) { return _mm512_maskz_mov_ps(some, x); }
 static inline Wide load(Mask some, const float* from) { return _mm512_maskz_loadu_ps(some, from); }
 static inline void store(Mask some, float* to, Wide x) { _mm512_mask_storeu_ps(to, some, x); }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 namespace grilly::vulkan {
 namespace {
@@ -81,7 +82,7 @@ void VulkanDevice::open(std::uint32_t family) {
   check(vkCreateDevice(physical, &create, nullptr, &handle), "vkCreateDevice");
   volkLoadDeviceTable(&vk, handle);
 
-  const VkPushConstantRange push{.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .offset = 0, .size = 32};
+  const VkPushConstantRange push{.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .offset = 0, .size = kPushBytes};
   const VkPipelineLayoutCreateInfo layout{.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
                                           .pushConstantRangeCount = 1,
                                           .pPushConstantRanges = &push};
@@ -94,6 +95,8 @@ VulkanDevice::~VulkanDevice() {
   // A forked child has the handles but not the driver's threads: it must not touch them.
   if (in_child()) return;
   vk.vkDeviceWaitIdle(handle);
+  parts_ = OwnedBuffer();
+  numbers_ = OwnedBuffer();
   queue.close();
   for (auto& [key, pipeline] : pipelines_) vk.vkDestroyPipeline(handle, pipeline, nullptr);
   vk.vkDestroyPipelineLayout(handle, pipeline_layout, nullptr);
@@ -119,21 +122,25 @@ void VulkanDevice::lose(const char* when) {
                    "Build a new optimizer, which opens the device anew, and load the last state_dict() you have");
 }
 
-VkPipeline VulkanDevice::pipeline(const Rule& rule, Precision precision) {
+VkPipeline VulkanDevice::pipeline(const Pass& pass) {
   const std::lock_guard lock(pipelines_mutex_);
-  VkPipeline& pipeline = pipelines_[{&rule, precision}];
+  VkPipeline& pipeline = pipelines_[pass];
   if (pipeline) return pipeline;
-  const Spirv& spirv = rule.spirv[static_cast<std::size_t>(precision)];
+  const Spirv& spirv = (*pass.shader)[static_cast<std::size_t>(pass.precision)];
   const VkShaderModuleCreateInfo module_info{.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
                                              .codeSize = spirv.count * sizeof(std::uint32_t),
                                              .pCode = spirv.words};
   VkShaderModule module;
   check(vk.vkCreateShaderModule(handle, &module_info, nullptr, &module), "vkCreateShaderModule");
-  const std::uint32_t constants[] = {kLocalSize, packs};
-  const VkSpecializationMapEntry entries[] = {{0, 0, sizeof constants[0]},
-                                              {1, sizeof constants[0], sizeof constants[1]}};
-  const VkSpecializationInfo specialization{
-      .mapEntryCount = 2, .pMapEntries = entries, .dataSize = sizeof constants, .pData = constants};
+  // constant_id is the position; a shader takes those that it declares.
+  const std::uint32_t constants[] = {kLocalSize, packs, pass.mixed, pass.anchored, pass.traced};
+  std::array<VkSpecializationMapEntry, std::size(constants)> entries;
+  for (std::uint32_t id = 0; id < entries.size(); ++id)
+    entries[id] = {id, id * static_cast<std::uint32_t>(sizeof constants[0]), sizeof constants[0]};
+  const VkSpecializationInfo specialization{.mapEntryCount = static_cast<std::uint32_t>(entries.size()),
+                                            .pMapEntries = entries.data(),
+                                            .dataSize = sizeof constants,
+                                            .pData = constants};
   const VkComputePipelineCreateInfo create{.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                            .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                                                      .stage = VK_SHADER_STAGE_COMPUTE_BIT,
@@ -152,21 +159,53 @@ std::unique_ptr<Plan> VulkanDevice::make_plan(const Rule& rule, Precision precis
   return std::make_unique<VulkanPlan>(*this, rule, precision, std::move(segments));
 }
 
-void VulkanDevice::run(std::span<Plan* const> plans) {
+// One workgroup that reads what the first passes of all plans came to, and writes their rows for the second.
+Dispatch VulkanDevice::decision(std::span<VulkanPlan* const> plans, std::span<const double> numbers) {
+  const Precision precision = control_precision();
+  const VkDeviceSize bytes = plans.size() * sizeof(VulkanPlan::Part), size = size_of(precision);
+  if (!parts_ || parts_->size < bytes) parts_ = OwnedBuffer(*this, Use::upload, bytes);
+  if (!numbers_ || numbers_->size < numbers.size() * size)
+    numbers_ = OwnedBuffer(*this, Use::readback, numbers.size() * size);
+  auto* part = reinterpret_cast<VulkanPlan::Part*>(parts_->mapped);
+  for (const VulkanPlan* plan : plans) *part++ = plan->part();
+  convert(numbers, precision, numbers_->mapped);
+
+  struct {
+    VkDeviceAddress parts, numbers;
+    std::uint32_t count;
+  } push{parts_->address, numbers_->address, static_cast<std::uint32_t>(plans.size())};
+  Dispatch dispatch{pipeline({&plans[0]->rule.decision, precision}), 1, 20};
+  std::memcpy(dispatch.push.data(), &push, dispatch.push_bytes);
+  return dispatch;
+}
+
+void VulkanDevice::run(std::span<Plan* const> all, std::span<double> numbers) {
   require_usable();
   const std::lock_guard lock(mutex);
+  std::vector<VulkanPlan*> plans;
+  for (Plan* plan : all)
+    if (plan->active_elements() > 0) plans.push_back(static_cast<VulkanPlan*>(plan));
+  if (plans.empty()) return;
+
   std::vector<Transfer> up, down;
-  std::vector<Dispatch> dispatches;
-  for (Plan* plan : plans) {
-    VulkanPlan& one = *static_cast<VulkanPlan*>(plan);
-    if (one.active_elements() == 0) continue;
-    one.prepare(up);
-    dispatches.push_back(one.dispatch());
+  for (VulkanPlan* plan : plans) plan->prepare(up);
+  const Rule& rule = plans[0]->rule;
+  std::vector<Stage> stages;
+  if (!rule.sums.empty()) {
+    for (Stage& first = stages.emplace_back(); const VulkanPlan* plan : plans) first.push_back(plan->first_pass());
+    stages.push_back({decision(plans, numbers)});
   }
-  if (dispatches.empty()) return;
-  for (Plan* plan : plans) static_cast<VulkanPlan*>(plan)->collect(down);
-  queue.execute(up, dispatches, down);
-  for (Plan* plan : plans) static_cast<VulkanPlan*>(plan)->finish();
+  if (rule.updates) {
+    for (Stage& second = stages.emplace_back(); const VulkanPlan* plan : plans) second.push_back(plan->update());
+    for (VulkanPlan* plan : plans) plan->collect(down);
+  }
+  queue.execute(up, stages, down);
+  for (VulkanPlan* plan : plans) plan->finish();
+  if (rule.sums.empty()) return;
+  for (std::size_t k = 0; k < numbers.size(); ++k)
+    numbers[k] = control_precision() == Precision::f64
+                     ? reinterpret_cast<const double*>(numbers_->mapped)[k]
+                     : static_cast<double>(reinterpret_cast<const float*>(numbers_->mapped)[k]);
 }
 
 }  // namespace grilly::vulkan

@@ -17,18 +17,26 @@ constexpr std::uint64_t kPackBytes = 32;
 
 }  // namespace
 
+void convert(std::span<const double> from, Precision precision, void* to) {
+  if (precision == Precision::f64)
+    std::copy(from.begin(), from.end(), static_cast<double*>(to));
+  else
+    std::transform(from.begin(), from.end(), static_cast<float*>(to), [](double x) { return static_cast<float>(x); });
+}
+
 VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precision_, std::vector<Segment> segments_)
     : Plan(rule_, precision_, std::move(segments_)),
       device_(device),
       size_(size_of(precision)),
       resident_(device.info.shares_memory ? Use::shared : Use::device),
-      pipeline_(device.pipeline(rule, precision)),
+      state_(rule.state.size() - 1 + kExtras),
       in_place_(segments.size()),
       last_seen_(segments.size()),
       inputs_(rule.inputs.size()),
       input_at_(segments.size() * rule.inputs.size()) {
   lay_out();
-  for (std::size_t field = 1; field < rule.state.size(); ++field) state_.push_back(make_arena(resident_));
+  for (std::size_t field = 1; field < rule.state.size(); ++field) make_field(field);
+  if (rule.updates) device_.pipeline({&rule.update, precision});  // what cannot be compiled is refused here
   bool copies = false;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     in_place_[i] = device_.addresses.find(segments[i].parameter, segments[i].elements * size_).value_or(0);
@@ -37,30 +45,13 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
   if (copies) parameters_ = make_arena(resident_);
 
   table_ = OwnedBuffer(device_, Use::upload, std::max<std::size_t>(pieces_.size(), 1) * entry_bytes());
-  std::vector<std::uint32_t> chunks;
-  const std::uint64_t chunk = kLocalSize * device_.packs * (kPackBytes / size_);
-  for (std::size_t k = 0; k < pieces_.size(); ++k)
-    for (std::uint64_t at = 0; at * chunk < pieces_[k].elements; ++at) {
-      chunks.push_back(static_cast<std::uint32_t>(k));
-      chunks.push_back(static_cast<std::uint32_t>(at));
-    }
-  chunk_count_ = static_cast<std::uint32_t>(chunks.size() / 2);
-  const std::size_t bytes = chunks.size() * sizeof chunks[0];
-  chunks_ = OwnedBuffer(device_, Use::upload, std::max<std::size_t>(bytes, sizeof chunks[0]));
-  if (bytes > 0) std::memcpy(chunks_->mapped, chunks.data(), bytes);
+  chunks_ = chunk_table(kLocalSize * device_.packs * (kPackBytes / size_), chunk_count_);
+  if (!rule.sums.empty()) {
+    sum_chunks_ = chunk_table(kSumChunk, sum_chunk_count_);
+    const std::size_t numbers = std::max<std::size_t>(sum_chunk_count_, 1) * rule.sums.size();
+    partial_ = OwnedBuffer(device_, Use::device, numbers * size_);
+  }
 
-  // Zero state, and the first copy of the parameters.
-  std::vector<char> zeros;
-  for (std::size_t field = 1; field < rule.state.size(); ++field)
-    for (const OwnedBuffer& block : state_[field - 1]) {
-      if (block->mapped) {
-        std::memset(block->mapped, 0, block->size);
-        continue;
-      }
-      zeros.resize(std::max<std::size_t>(zeros.size(), block->size));
-      const std::lock_guard lock(device_.mutex);
-      device_.queue.execute({{block->handle, 0, zeros.data(), block->size}}, {}, {});
-    }
   std::vector<Transfer> up;
   bring_parameters(up, true);
   const std::lock_guard lock(device_.mutex);
@@ -68,6 +59,37 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
   device_.queue.execute(up, {}, {});
   for (const Piece& piece : pieces_)
     if (!in_place_[piece.segment]) remember(piece);
+}
+
+// Pairs of a piece and the number of a chunk in it, for one pass.
+OwnedBuffer VulkanPlan::chunk_table(std::uint64_t chunk, std::uint32_t& count) const {
+  std::vector<std::uint32_t> chunks;
+  for (std::size_t k = 0; k < pieces_.size(); ++k)
+    for (std::uint64_t at = 0; at * chunk < pieces_[k].elements; ++at) {
+      chunks.push_back(static_cast<std::uint32_t>(k));
+      chunks.push_back(static_cast<std::uint32_t>(at));
+    }
+  count = static_cast<std::uint32_t>(chunks.size() / 2);
+  const std::size_t bytes = chunks.size() * sizeof chunks[0];
+  OwnedBuffer table(device_, Use::upload, std::max<std::size_t>(bytes, sizeof chunks[0]));
+  if (bytes > 0) std::memcpy(table->mapped, chunks.data(), bytes);
+  return table;
+}
+
+// A stream of the plan's own, zero at first.
+void VulkanPlan::make_field(std::size_t field) {
+  Arena arena = make_arena(resident_);
+  std::vector<char> zeros;
+  for (const OwnedBuffer& block : arena) {
+    if (block->mapped) {
+      std::memset(block->mapped, 0, block->size);
+      continue;
+    }
+    zeros.resize(std::max<std::size_t>(zeros.size(), block->size));
+    const std::lock_guard lock(device_.mutex);
+    device_.queue.execute({{block->handle, 0, zeros.data(), block->size}}, {}, {});
+  }
+  state_[field - 1] = std::move(arena);
 }
 
 // Only once host and device do agree: what is remembered too early is never sent again.
@@ -79,7 +101,9 @@ void VulkanPlan::remember(const Piece& piece) {
 
 // Streams are cut into allocations: at segments where that is possible, inside a segment where it must be.
 void VulkanPlan::lay_out() {
-  const std::uint64_t limit = device_.max_allocation / size_ / kSegmentAlignment * kSegmentAlignment;
+  // A chunk that is added up lies in one piece.
+  const std::uint64_t unit = rule.sums.empty() ? kSegmentAlignment : kSumChunk;
+  const std::uint64_t limit = device_.max_allocation / size_ / unit * unit;
   if (limit == 0)
     throw OutOfDeviceMemory(device_.info.name + ": allocations are limited to " +
                             std::to_string(device_.max_allocation) + " bytes");
@@ -151,6 +175,10 @@ void VulkanPlan::bring_inputs(std::vector<Transfer>& up) {
 
 void VulkanPlan::write_tables() {
   const std::size_t fields = rule.state.size(), count = rule.inputs.size();
+  const auto own = [&](const Piece& piece, std::size_t field) {
+    const Arena& arena = state_[field - 1];
+    return arena.empty() ? 0 : arena[piece.block]->address + piece.at * size_;
+  };
   auto* word = reinterpret_cast<std::uint64_t*>(table_->mapped);
   for (const Piece& piece : pieces_) {
     const Segment& segment = segments[piece.segment];
@@ -160,22 +188,24 @@ void VulkanPlan::write_tables() {
     *word++ = segment.row;
     *word++ =
         in_place_[piece.segment] ? in_place_[piece.segment] + in_segment : parameters_[piece.block]->address + in_block;
-    for (std::size_t field = 1; field < fields; ++field) *word++ = state_[field - 1][piece.block]->address + in_block;
+    for (std::size_t field = 1; field < fields; ++field) *word++ = own(piece, field);
     for (std::size_t input = 0; input < count; ++input) {
       const VkDeviceAddress at = input_at_[piece.segment * count + input];
       *word++ = !segment.active ? 0 : at ? at + in_segment : inputs_[input][piece.block]->address + in_block;
     }
+    for (std::size_t extra = 0; extra < kExtras; ++extra) *word++ = own(piece, fields + extra);
   }
-  const std::size_t bytes = rows.size() * size_;
-  if (!rows_ || rows_->size < bytes) {
-    rows_ = OwnedBuffer();
-    rows_ = OwnedBuffer(device_, Use::upload, bytes * 2);
+  write_rows(rows_, precision);
+  if (rule.decides) write_rows(wide_rows_, device_.control_precision());
+}
+
+void VulkanPlan::write_rows(OwnedBuffer& buffer, Precision as) {
+  const std::size_t bytes = rows.size() * size_of(as);
+  if (!buffer || buffer->size < bytes) {
+    buffer = OwnedBuffer();
+    buffer = OwnedBuffer(device_, Use::upload, bytes * 2);
   }
-  if (precision == Precision::f32)
-    std::transform(rows.begin(), rows.end(), reinterpret_cast<float*>(rows_->mapped),
-                   [](double x) { return static_cast<float>(x); });
-  else
-    std::copy(rows.begin(), rows.end(), reinterpret_cast<double*>(rows_->mapped));
+  convert(rows, as, buffer->mapped);
 }
 
 void VulkanPlan::prepare(std::vector<Transfer>& up) {
@@ -184,8 +214,37 @@ void VulkanPlan::prepare(std::vector<Transfer>& up) {
   write_tables();
 }
 
-Dispatch VulkanPlan::dispatch() const {
-  return {pipeline_, table_->address, chunks_->address, rows_->address, chunk_count_, entry_bytes()};
+// The push constants of common.comp.in.
+Dispatch VulkanPlan::dispatch(const SpirvPair& shader, const OwnedBuffer& chunks, std::uint32_t count) const {
+  Dispatch made{device_.pipeline({&shader, precision, mixed(), anchored(), traced()}), count};
+  char* at = made.push.data();
+  const auto put = [&](auto value) {
+    std::memcpy(at, &value, sizeof value);
+    at += sizeof value;
+  };
+  for (const VkDeviceAddress address :
+       {table_->address, chunks->address, rows_->address, partial_ ? partial_->address : VkDeviceAddress{0}})
+    put(address);
+  put(count);
+  put(entry_bytes());
+  const double numbers[] = {mix.limit, mix.scale, strength};
+  convert(numbers, precision, at);
+  made.push_bytes = static_cast<std::uint32_t>(at - made.push.data() + std::size(numbers) * size_);
+  return made;
+}
+
+Dispatch VulkanPlan::first_pass() const { return dispatch(rule.first_pass, sum_chunks_, sum_chunk_count_); }
+
+Dispatch VulkanPlan::update() const { return dispatch(rule.update, chunks_, chunk_count_); }
+
+VulkanPlan::Part VulkanPlan::part() const {
+  return {.sums = partial_->address,
+          .wide_rows = wide_rows_ ? wide_rows_->address : 0,
+          .rows = rows_->address,
+          .chunks = sum_chunk_count_,
+          .row_count = rule.decides ? static_cast<std::uint32_t>(rows.size() / rule.scalars.size()) : 0,
+          .is_double = precision == Precision::f64,
+          .unused = 0};
 }
 
 void VulkanPlan::collect(std::vector<Transfer>& down) {

@@ -153,27 +153,28 @@ Slot& Queue::slot(std::vector<Slot>& ring, std::size_t batch, Use use) {
   return ring[index];
 }
 
-void Queue::record_dispatches(VkCommandBuffer commands, const std::vector<Dispatch>& dispatches) {
+void Queue::record_dispatches(VkCommandBuffer commands, const std::vector<Stage>& stages) {
   if (queries_) {
     device_->vk.vkCmdResetQueryPool(commands, queries_, 0, 2);
     device_->vk.vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_TOP_OF_PIPE_BIT, queries_, 0);
   }
-  for (const Dispatch& dispatch : dispatches) {
-    device_->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, dispatch.pipeline);
-    const struct {
-      std::uint64_t segments, chunks, rows;
-      std::uint32_t count, stride;
-    } push{dispatch.segments, dispatch.chunks, dispatch.rows, dispatch.count, dispatch.stride};
-    device_->vk.vkCmdPushConstants(commands, device_->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push,
-                                   &push);
-    const std::uint32_t x = std::min(dispatch.count, device_->max_groups);
-    device_->vk.vkCmdDispatch(commands, x, (dispatch.count + x - 1) / x, 1);
-    ++device_->counters.dispatches;
+  for (const Stage& stage : stages) {
+    if (&stage != &stages.front())
+      barrier(*device_, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
+              VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
+    for (const Dispatch& dispatch : stage) {
+      device_->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, dispatch.pipeline);
+      device_->vk.vkCmdPushConstants(commands, device_->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                                     dispatch.push_bytes, dispatch.push.data());
+      const std::uint32_t x = std::min(dispatch.groups, device_->max_groups);
+      device_->vk.vkCmdDispatch(commands, x, (dispatch.groups + x - 1) / x, 1);
+      ++device_->counters.dispatches;
+    }
   }
   if (queries_) device_->vk.vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries_, 1);
 }
 
-void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>& dispatches,
+void Queue::execute(const std::vector<Transfer>& up, const std::vector<Stage>& stages,
                     const std::vector<Transfer>& down) {
   check(device_->vk.vkResetCommandPool(device_->handle, pool_, 0), "vkResetCommandPool");
   recorded_ = 0;
@@ -202,7 +203,7 @@ void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>
   if (!ups.empty())
     barrier(*device_, commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
             VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
-  if (!dispatches.empty()) record_dispatches(commands, dispatches);
+  if (!stages.empty()) record_dispatches(commands, stages);
   if (!downs.empty())
     barrier(*device_, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
             VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_TRANSFER_BIT,
@@ -237,7 +238,7 @@ void Queue::execute(const std::vector<Transfer>& up, const std::vector<Dispatch>
       ready[k + kSlots] = value_;
     }
   }
-  if (queries_ && !dispatches.empty()) {
+  if (queries_ && !stages.empty()) {
     std::uint64_t ticks[2] = {};
     device_->vk.vkGetQueryPoolResults(device_->handle, queries_, 0, 2, sizeof ticks, ticks, sizeof ticks[0],
                                       VK_QUERY_RESULT_64_BIT);

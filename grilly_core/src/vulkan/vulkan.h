@@ -3,7 +3,9 @@
 
 #include <volk.h>
 
+#include <array>
 #include <atomic>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -102,11 +104,17 @@ struct Transfer {
   VkDeviceSize size;
 };
 
+constexpr std::uint32_t kPushBytes = 64;
+
 struct Dispatch {
   VkPipeline pipeline;
-  VkDeviceAddress segments, chunks, rows;
-  std::uint32_t count, stride;
+  std::uint32_t groups;
+  std::uint32_t push_bytes = 0;
+  std::array<char, kPushBytes> push{};
 };
+
+// Dispatches that do not depend on one another.
+using Stage = std::vector<Dispatch>;
 
 struct Slot {
   OwnedBuffer buffer;
@@ -122,17 +130,16 @@ class Queue {
  public:
   void open(VulkanDevice& device, std::uint32_t family, std::uint32_t timestamp_bits);
   void close();
-  // Uploads, then dispatches, then downloads; returns when the host may read. One submission as long as the transfers
-  // fit in the staging ring, which holds kSlots * kSlotBytes each way.
-  void execute(const std::vector<Transfer>& up, const std::vector<Dispatch>& dispatches,
-               const std::vector<Transfer>& down);
+  // Uploads, then stages of dispatches one after another, then downloads; returns when the host may read. One submission
+  // as long as the transfers fit in the staging ring, which holds kSlots * kSlotBytes each way.
+  void execute(const std::vector<Transfer>& up, const std::vector<Stage>& stages, const std::vector<Transfer>& down);
   std::uint64_t last_ns = 0;
 
  private:
   VkCommandBuffer begin();
   void submit(VkCommandBuffer commands);
   void wait(std::uint64_t value);
-  void record_dispatches(VkCommandBuffer commands, const std::vector<Dispatch>& dispatches);
+  void record_dispatches(VkCommandBuffer commands, const std::vector<Stage>& stages);
   Slot& slot(std::vector<Slot>& ring, std::size_t batch, Use use);
 
   VulkanDevice* device_ = nullptr;
@@ -152,6 +159,19 @@ class Queue {
 
 constexpr std::uint32_t kLocalSize = 128;  // the smallest maxComputeWorkGroupInvocations that Vulkan allows
 
+// Numbers in another precision, or the same.
+void convert(std::span<const double> from, Precision precision, void* to);
+
+// What a pipeline is made for.
+struct Pass {
+  const SpirvPair* shader;
+  Precision precision;
+  bool mixed = false, anchored = false, traced = false;
+  auto operator<=>(const Pass&) const = default;
+};
+
+class VulkanPlan;
+
 class VulkanDevice final : public Device {
  public:
   VulkanDevice(VkPhysicalDevice physical, bool force_staging);
@@ -160,7 +180,7 @@ class VulkanDevice final : public Device {
   std::shared_ptr<Memory> allocate(std::size_t bytes) override;
   bool reaches(const void* data, std::size_t bytes) const override { return addresses.find(data, bytes).has_value(); }
   std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) override;
-  void run(std::span<Plan* const> plans) override;
+  void run(std::span<Plan* const> plans, std::span<double> numbers) override;
   bool waits() const override { return true; }
   std::uint64_t last_run_ns() const override { return queue.last_ns; }
   bool lost() const override { return lost_; }
@@ -169,7 +189,9 @@ class VulkanDevice final : public Device {
   void require_usable() const;
   bool in_child() const { return process_id() != pid_; }
   [[noreturn]] void lose(const char* when);
-  VkPipeline pipeline(const Rule& rule, Precision precision);
+  VkPipeline pipeline(const Pass& pass);
+  // The precision of what is decided between two passes.
+  Precision control_precision() const { return info.float64 ? Precision::f64 : Precision::f32; }
 
   Buffer create_buffer(Use use, VkDeviceSize bytes);
   void destroy_buffer(Buffer& buffer);
@@ -194,7 +216,10 @@ class VulkanDevice final : public Device {
   std::mutex block_mutex_;
   std::weak_ptr<Block> open_block_;  // which the next small array is cut from; the arrays keep it alive
   std::mutex pipelines_mutex_;
-  std::map<std::pair<const Rule*, Precision>, VkPipeline> pipelines_;
+  std::map<Pass, VkPipeline> pipelines_;
+  // What the decision between two passes reads and writes.
+  Dispatch decision(std::span<VulkanPlan* const> plans, std::span<const double> numbers);
+  OwnedBuffer parts_, numbers_;
 };
 
 // --- plan.cpp
@@ -207,7 +232,14 @@ class VulkanPlan final : public Plan {
 
   // Writes the tables and brings up what the device does not have yet: by memcpy into mapped memory, else through `up`.
   void prepare(std::vector<Transfer>& up);
-  Dispatch dispatch() const;
+  Dispatch first_pass() const;
+  Dispatch update() const;
+  // The plan in the table that the decision reads (control.comp.in).
+  struct Part {
+    VkDeviceAddress sums, wide_rows, rows;
+    std::uint32_t chunks, row_count, is_double, unused;
+  };
+  Part part() const;
   void collect(std::vector<Transfer>& down);  // parameters that must come back through the staging ring
   void finish();                              // and the ones that the host can copy itself
 
@@ -221,11 +253,15 @@ class VulkanPlan final : public Plan {
   };
   using Arena = std::vector<OwnedBuffer>;  // one stream of all segments, by block
 
-  // Of a piece in the segment table: elements, first, row, and an address per stream.
-  std::uint32_t entry_bytes() const { return static_cast<std::uint32_t>((3 + rule.streams()) * sizeof(std::uint64_t)); }
+  // Of a piece in the segment table: elements, first, row, and an address per stream and extra.
+  std::uint32_t entry_bytes() const { return static_cast<std::uint32_t>((3 + rule.streams() + kExtras) * sizeof(std::uint64_t)); }
   void lay_out();
   Arena make_arena(Use use) const;
+  void make_field(std::size_t field) override;
+  OwnedBuffer chunk_table(std::uint64_t chunk, std::uint32_t& count) const;
+  Dispatch dispatch(const SpirvPair& shader, const OwnedBuffer& chunks, std::uint32_t count) const;
   void write_tables();
+  void write_rows(OwnedBuffer& buffer, Precision as);
   void bring_parameters(std::vector<Transfer>& up, bool all);
   void remember(const Piece& piece);
   void bring_inputs(std::vector<Transfer>& up);
@@ -235,10 +271,9 @@ class VulkanPlan final : public Plan {
   VulkanDevice& device_;
   const std::size_t size_;
   const Use resident_;  // what the plan's own streams live in
-  VkPipeline pipeline_;
   std::vector<Piece> pieces_;
   std::vector<std::uint64_t> block_elements_;
-  std::vector<Arena> state_;               // by field - 1
+  std::vector<Arena> state_;               // by field - 1, extras behind the rule's; empty where there is none
   std::vector<VkDeviceAddress> in_place_;  // by segment: where the device finds the parameter itself, 0: it has a copy
   Arena parameters_;                       // the copies
   std::vector<std::vector<char>> last_seen_;  // by segment: what the host had when it and the copy last agreed
@@ -246,6 +281,9 @@ class VulkanPlan final : public Plan {
   std::vector<VkDeviceAddress> input_at_;     // [segment][input], 0: in the arena
   OwnedBuffer table_, chunks_, rows_;
   std::uint32_t chunk_count_ = 0;
+  // Of a rule with sums: chunks of the first pass, a number for each and each sum, and rows as the decision takes them.
+  OwnedBuffer sum_chunks_, partial_, wide_rows_;
+  std::uint32_t sum_chunk_count_ = 0;
 };
 
 }  // namespace grilly::vulkan

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 from grilly_optim._errors import OutOfDeviceMemory
+from grilly_optim.kernels.gradient import Mix, anchored, clipped, traced
+from grilly_optim.kernels.sums import Lanes, chunk_sums
 
 if TYPE_CHECKING:
     from grilly_optim.kernels.rule import Rule
@@ -37,9 +40,26 @@ class NumpyPlan:
         self._parameters = [np.asarray(p).reshape(-1) for p in parameters]
         self._originals = list(parameters)
         self._shapes = [p.shape for p in parameters]
-        self._state = [{name: device.zeros(p.size, p.dtype) for name in rule.owned_fields} for p in parameters]
+        self._device = device
+        self._state: list[dict[str, Array]] = [{} for _ in parameters]
+        self._make(*rule.owned_fields)
+        self.strength = 0.0  # of the anchored quadratic
+        self._mix = (math.inf, 1.0)  # limit and scale of the run under way
         self.done: object = None  # the rows of the last run that is over
         self._guarded: list[tuple[int, int]] = []
+
+    def _make(self, *fields: str) -> None:
+        for name in fields:
+            for p, state in zip(self._parameters, self._state, strict=True):
+                state.setdefault(name, self._device.zeros(p.size, p.dtype))
+
+    def add_anchor(self) -> None:
+        """A quadratic whose gradient comes on top of the given one: weight * (parameter - anchor), zero at first."""
+        self._make("anchor", "weight")
+
+    def add_trace(self) -> None:
+        """The path integral of the given gradient, zero at first."""
+        self._make("trace")
 
     def guard(self, arrays: Sequence[Array]) -> None:
         """Name the parameters that a step may change while another parameter's gradient is still to be read."""
@@ -83,29 +103,66 @@ class NumpyPlan:
             and not self._clashes(gradient, parameter)
         )
 
-    def run(
-        self,
-        inputs: Sequence[tuple[Array, ...] | None],
-        rows: Sequence[tuple[float, ...]],
-        index: Sequence[int] | None,
-    ) -> bool:
-        """Run the rule: `rows` of scalars, and for each parameter the row that is its own (None: the first).
+    def load(self, inputs: Sequence[tuple[Array, ...] | None], rows: Sequence[tuple[float, ...]], index: Any) -> None:
+        """What the next passes work with: `rows` of scalars, and for each parameter its own (None: the first)."""
+        self._inputs, self._rows, self._index = list(inputs), list(rows), index
 
-        Returns:
-            Whether there was anything to do.
-        """
+    def active(self) -> bool:
+        """Whether there is anything to do."""
+        return any(mine is not None and p.size for p, mine in zip(self._parameters, self._inputs, strict=True))
+
+    def _blocks(self) -> Iterator[tuple[slice, dict[str, Array], Any, tuple[Array, ...], Array, Any]]:
+        """What takes part, by blocks: where, streams, old state, inputs as the rule sees them, gradient, scalars."""
         rule = self._rule
-        for i, (p, state, mine) in enumerate(zip(self._parameters, self._state, inputs, strict=True)):
+        for i, (p, state, mine) in enumerate(zip(self._parameters, self._state, self._inputs, strict=True)):
             if mine is None:
                 continue
-            h = rule.scalars._make(p.dtype.type(x) for x in rows[0 if index is None else index[i]])
-            streams = [p, *(state[name] for name in rule.owned_fields)]
+            h = rule.scalars._make(p.dtype.type(x) for x in self._rows[0 if self._index is None else self._index[i]])
+            mix = Mix(*(p.dtype.type(x) for x in (*self._mix, self.strength)))
+            streams = {rule.state_fields[0]: p, **state}
             for begin in range(0, p.size, BLOCK):
                 block = slice(begin, begin + BLOCK)
-                old = rule.state._make(stream[block] for stream in streams)
-                for stream, new in zip(streams, rule.twin(old, *(x[block] for x in mine), h), strict=True):
-                    stream[block] = new
-        return any(mine is not None and p.size for p, mine in zip(self._parameters, inputs, strict=True))
+                old = rule.state._make(streams[name][block] for name in rule.state_fields)
+                given, *others = (x[block] for x in mine)
+                g = given if self._mix == (math.inf, 1.0) else clipped(given, mix)
+                if "weight" in state:
+                    g = anchored(g, p[block], state["weight"][block], state["anchor"][block], mix)
+                yield block, streams, old, (g, *others), given, h
+
+    def update(self) -> None:
+        """Run the rule."""
+        for block, streams, old, inputs, given, h in self._blocks():
+            new = self._rule.twin(old, *inputs, h)
+            if "trace" in streams:
+                streams["trace"][block] = traced(streams["trace"][block], old[0], new[0], given)
+            for name, value in zip(self._rule.state_fields, new, strict=True):
+                streams[name][block] = value
+
+    def add_up(self, lanes: Sequence[Lanes]) -> None:
+        """The first pass."""
+        terms = self._rule.terms
+        assert terms is not None
+        # All chunks of the plan in their order; a parameter that does not take part has zeros.
+        chunks: list[list[Array]] = [[] for _ in lanes]
+        blocks = self._blocks()
+        for p, mine in zip(self._parameters, self._inputs, strict=True):
+            for begin in range(0, p.size, BLOCK):
+                size = min(BLOCK, p.size - begin)
+                if mine is None:
+                    found: tuple[Array, ...] = tuple(np.zeros(size, p.dtype) for _ in lanes)
+                else:
+                    _, _, old, inputs, _, h = next(blocks)
+                    found = terms(old, *inputs, h)
+                for mine_chunks, x in zip(chunks, found, strict=True):
+                    mine_chunks.append(chunk_sums(np.broadcast_to(x, size)))
+        for lane, parts in zip(lanes, chunks, strict=True):
+            lane.add(np.concatenate([np.zeros(0), *parts]))
+
+    def make_rows(self, numbers: Any) -> None:
+        """The scalars of the second pass."""
+        rule = self._rule
+        assert rule.control is not None
+        self._rows = [rule.control.row(rule.scalars._make(map(np.float64, row)), numbers) for row in self._rows]
 
     def read_state(self, field: str, i: int, to: Array) -> None:
         """Copy a state field of parameter `i` into `to`."""
@@ -166,6 +223,9 @@ class NumpyDevice:
         rows: Sequence[Sequence[tuple[float, ...]]],
         indices: Sequence[Sequence[int] | None],
         whole: bool = False,
+        numbers: Array | None = None,
+        limit: float = math.inf,
+        scale: float = 1.0,
     ) -> bool:
         """Run plans in order.
 
@@ -175,6 +235,9 @@ class NumpyDevice:
             rows: Rows of scalars for each plan.
             indices: For each plan, which row is whose; None: the first is everybody's.
             whole: Refuse lists with a None.
+            numbers: Of rules with sums: what the decision takes, and where it leaves what it gives.
+            limit: Clips gradients by value.
+            scale: Comes with every gradient.
 
         Returns:
             Whether it ran. False, and nothing is done, where an input needs a cast, a copy or an error first.
@@ -183,13 +246,38 @@ class NumpyDevice:
         ready = [mine for mine in taken if mine is not None]
         if len(ready) < len(taken):
             return False
+        for plan, mine, plan_rows, index in zip(plans, ready, rows, indices, strict=True):
+            plan.load(mine, plan_rows, index)
+            plan._mix = (limit, scale)
+        active = [plan for plan in plans if plan.active()]
         # Overflow and invalid values are the caller's, and pass through as they do on every other device.
         with np.errstate(all="ignore"):
-            for plan, mine, plan_rows, index in zip(plans, ready, rows, indices, strict=True):
-                self._counters["dispatches"] += plan.run(mine, plan_rows, index)
+            if active and numbers is not None:
+                self._first_pass(active, numbers)
+            if active and active[0]._rule.updates:
+                for plan in active:
+                    plan.update()
+                    self._counters["dispatches"] += 1
         for plan in plans:
+            plan.load([None] * len(plan._parameters), (), None)
             plan.done = rows
         return True
+
+    def _first_pass(self, plans: Sequence[NumpyPlan], numbers: Array) -> None:
+        rule = plans[0]._rule
+        lanes = [Lanes() for _ in rule.sum_fields]
+        for plan in plans:
+            plan.add_up(lanes)
+            self._counters["dispatches"] += 1
+        for name, lane in zip(rule.sum_fields, lanes, strict=True):
+            numbers[rule.number_fields.index(name)] = lane.total()
+        self._counters["dispatches"] += 1
+        if rule.control is None:
+            return
+        decided = rule.control.decide(rule.control.numbers(*numbers))
+        numbers[:] = decided
+        for plan in plans:
+            plan.make_rows(decided)
 
     def counters(self) -> dict[str, int]:
         """What was done since the process began."""

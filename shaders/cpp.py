@@ -1,0 +1,262 @@
+"""C++: the rules' loops, compiled once per instruction set, and the table of rules."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from glsl import PRECISIONS, fill
+from rulefile import Control, Rule, code_of
+
+HERE = Path(__file__).resolve().parent
+
+
+def is_straight(rule: Rule) -> bool:
+    """Whether the rule is float arithmetic and selection alone, so that `float` may stand for many of them at once."""
+    return not re.search(r"\b(if|for|while|do|switch|bool|u?int|double|u?vec[234])\b", code_of(rule.source))
+
+
+def wide_loop(rule: Rule) -> str:
+    """The loop that takes many elements at once, where the instruction set has one (see wide.h)."""
+    fetches = " ".join(f"fetch({n} + i);" for n in rule.streams)
+
+    def update(namespace: str, which: str = "") -> str:
+        fields = ", ".join(f"load({which}{n} + i)" for n in rule.state)
+        inputs = ", ".join(f"load({which}{n} + i)" for n in rule.inputs)
+        stores = " ".join(f"store({which}{n} + i, s.{n});" for n in rule.state)
+        scalars = ", ".join(f"splat(h.{n})" for n in rule.scalars)
+        return f"""const {namespace}::{rule.state_type} s = {namespace}::{rule.name}(
+        {namespace}::{rule.state_type}{{{fields}}}, {inputs}, {namespace}::{rule.scalars_type}{{{scalars}}});
+    {stores}"""
+
+    by_divider = f"""  const auto whole_by_divider = [&](std::size_t i) {{
+    if (i + kAhead < count) {{ {fetches} }}
+    {update("by_divider")}
+  }};
+"""
+    three = """  for (; i + 3 * GRILLY_WIDE <= count; i += 3 * GRILLY_WIDE) {
+    whole(i);
+    whole(i + GRILLY_WIDE);
+    whole_by_divider(i + 2 * GRILLY_WIDE);
+  }
+"""
+    # A rule that takes a root and divides needs the divider twice: it shares its roots out.
+    shared = "sqrt(" in code_of(rule.source) and "/" in code_of(rule.source)
+    return f"""  const auto part = [&](std::size_t i, Mask some) {{
+    {update("wide", "some, ")}
+  }};
+  const auto whole = [&](std::size_t i) {{
+    if (i + kAhead < count) {{ {fetches} }}
+    {update("wide")}
+  }};
+{by_divider if shared else ""}  std::size_t i = before_line({rule.state[0]}, count);
+  if (i > 0) part(0, first(i));
+{three if shared else ""}  for (; i + GRILLY_WIDE <= count; i += GRILLY_WIDE) whole(i);
+  if (i < count) part(i, first(count - i));
+"""
+
+
+def loop(rule: Rule, precision: str) -> str:
+    """The rule's loop in C++.
+
+    ivdep, not restrict: a gradient may be its own parameter's memory, where each element is read before it is written.
+    """
+    if not rule.updates:
+        return ""
+    real, _ = PRECISIONS[precision]
+    types = [(real, n) for n in rule.state] + [(f"const {real}", n) for n in rule.inputs]
+    state, scalars = f"{precision}::{rule.state_type}", f"{precision}::{rule.scalars_type}"
+    name = f"{rule.name}_{precision}"
+    arguments = ", ".join(f"{t}* {n}" for t, n in types)
+    fields = ", ".join(f"{n}[i]" for n in rule.state)
+    inputs = ", ".join(f"{n}[i]" for n in rule.inputs)
+    stores = " ".join(f"{n}[i] = s.{n};" for n in rule.state)
+    casts = ", ".join(f"static_cast<{t}*>(stream[{k}])" for k, (t, _) in enumerate(types))
+    row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
+    plain = f"""  GRILLY_NO_LOOP_DEPENDENCE
+  for (std::size_t i = 0; i < count; ++i) {{  // RULE LOOP {name}
+    const {state} s = {precision}::{rule.name}({state}{{{fields}}}, {inputs}, h);
+    {stores}
+  }}
+"""
+    wide = precision == "f32" and is_straight(rule)
+    body = f"#if defined(GRILLY_WIDE)\n{wide_loop(rule)}#else\n{plain}#endif\n" if wide else plain
+    return f"""
+static void {name}_loop({arguments}, {scalars} h, std::size_t count) {{
+{body}}}
+static void {name}(const double* row, void* const* stream, std::size_t count) {{
+  {name}_loop({casts}, {scalars}{{{row}}}, count);
+}}"""
+
+
+def sums(rule: Rule, precision: str) -> str:
+    """What one chunk adds to the rule's sums (see sums.h)."""
+    if not rule.sums:
+        return ""
+    real, _ = PRECISIONS[precision]
+    name = f"{rule.name}_sums_{precision}"
+    streams = "\n  ".join(
+        f"auto* const {n} = static_cast<const {real}*>(stream[{k}]);" for k, n in enumerate(rule.streams)
+    )
+    row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
+    count = len(rule.sums)
+
+    def term(namespace: str, element: str, scalars: str) -> str:
+        fields = ", ".join(element.format(n=n) for n in rule.state)
+        inputs = ", ".join(element.format(n=n) for n in rule.inputs)
+        state = f"{namespace}::{rule.state_type}{{{fields}}}"
+        return f"const {namespace}::{rule.sums_type} x = {namespace}::{rule.name}_sums({state}, {inputs}, {scalars});"
+
+    def add(target: str, value: str) -> str:
+        return " ".join(f"{target.format(k=k)} += {value.format(n=n)};" for k, n in enumerate(rule.sums))
+
+    one = f"{term(precision, '{n}[i + c]', 'h')}\n      {add('sum[{k}].of[c]', 'x.{n}')}"
+    plain = f"""  const auto whole = [&](std::size_t i, Sixteen<{real}>(&sum)[{count}]) {{
+    GRILLY_NO_LOOP_DEPENDENCE GRILLY_NO_UNROLLING
+    for (std::size_t c = 0; c < kClasses; ++c) {{  // RULE LOOP {name}
+      {one}
+    }}
+  }};
+  const auto part = [&](std::size_t i, std::size_t there, Sixteen<{real}>(&sum)[{count}]) {{
+    for (std::size_t c = 0; c < there; ++c) {{
+      {one}
+    }}
+  }};
+  sum_chunk<{real}, Sixteen<{real}>, {count}>(count, whole, part, sums);
+"""
+    splat = ", ".join(f"splat(h.{n})" for n in rule.scalars)
+    fetches = " ".join(f"fetch({n} + i);" for n in rule.streams)
+    vectors = f"""  const wide::{rule.scalars_type} all{{{splat}}};
+  const auto whole = [&](std::size_t i, Wide(&sum)[{count}]) {{
+    if (i + kAhead < count) {{ {fetches} }}
+    {term("wide", "load({n} + i)", "all")}
+    {add("sum[{k}]", "x.{n}")}
+  }};
+  const auto part = [&](std::size_t i, std::size_t there, Wide(&sum)[{count}]) {{
+    const Mask some = first(there);
+    {term("wide", "load(some, {n} + i)", "all")}
+    {add("sum[{k}]", "keep(some, x.{n})")}
+  }};
+  sum_chunk<{real}, Wide, {count}>(count, whole, part, sums);
+"""
+    wide = precision == "f32" and is_straight(rule)
+    body = f"#if defined(GRILLY_WIDE)\n{vectors}#else\n{plain}#endif\n" if wide else plain
+    return f"""
+static void {name}(const double* row, void* const* stream, std::size_t count, double* sums) {{
+  {streams}
+  const {precision}::{rule.scalars_type} h{{{row}}};
+{body}}}"""
+
+
+def control(control: Control) -> str:
+    """The decision between two passes, and a row of scalars for the second, on arrays of doubles."""
+
+    def function(name: str, kind: str, fields: tuple[str, ...], call: str, extra: str) -> str:
+        taken = ", ".join(f"{name}[{k}]" for k in range(len(fields)))
+        stores = " ".join(f"{name}[{k}] = x.{n};" for k, n in enumerate(fields))
+        return f"""  const f64::{kind} x = f64::{call}(f64::{kind}{{{taken}}}{extra});
+  {stores}"""
+
+    numbers = ", ".join(f"numbers[{k}]" for k in range(len(control.fields)))
+    return f"""
+static void {control.name}_decide(double* numbers) {{
+{function("numbers", control.type, control.fields, control.name + "_decide", "")}
+}}
+static void {control.name}_row(double* row, const double* numbers) {{
+{function("row", control.row_type, control.row, control.name + "_row", f", f64::{control.type}{{{numbers}}}")}
+}}"""
+
+
+def loops(rules: list[Rule]) -> str:
+    """The C++ source that is compiled once per instruction set."""
+    template = (HERE / "loops.cpp.in").read_text()
+    bodies = [
+        fill(
+            template,
+            {
+                "RULE": r.name,
+                "WIDE": str(int(is_straight(r))),
+                "LOOPS": "\n".join(make(r, p) for make in (loop, sums) for p in PRECISIONS),
+            },
+        )
+        for r in rules
+    ]
+    controls = {r.control.name: r.control for r in rules if r.control}
+    includes = "".join(f'#include "control/{name}.glsl"\n' for name in controls)
+    decisions = "\n".join(control(c) for c in controls.values())
+
+    def pointers(rule: Rule) -> str:
+        update = ", ".join(f"{rule.name}_{p}" if rule.updates else "nullptr" for p in PRECISIONS)
+        summing = ", ".join(f"{rule.name}_sums_{p}" if rule.sums else "nullptr" for p in PRECISIONS)
+        deciding = f"{rule.control.name}_decide, {rule.control.name}_row" if rule.control else "nullptr, nullptr"
+        return f"{{{{{update}}}, {{{summing}}}, {deciding}}}"
+
+    rows = ",\n    ".join(map(pointers, rules))
+    return f"""// Generated by shaders/generate.py.
+#include "glsl.h"
+#include "gradient.h"
+#include "grilly/rules.h"
+#include "sums.h"
+#include "wide.h"
+
+namespace grilly {{
+namespace GRILLY_ISA {{
+namespace f64 {{
+#define float double
+#include "lib/scalar_math.glsl"
+{includes}#undef float
+}}  // namespace f64
+{decisions}
+}}  // namespace GRILLY_ISA
+{"".join(bodies)}
+namespace GRILLY_ISA {{
+extern const Loops loops[] = {{
+    {rows},
+}};
+extern const GradientLoops gradient_loops = {{{{mix<f32::Mix, float>, mix<f64::Mix, double>}},
+                                              {{trace<float>, trace<double>}}}};
+}}  // namespace GRILLY_ISA
+}}  // namespace grilly
+"""
+
+
+def table(rules: list[Rule], spirv: dict[tuple[str, str, str], list[int]]) -> str:
+    """The table of rules: names, fields and SPIR-V, in the order of the loops."""
+    arrays, rows = [], []
+
+    def strings(names: tuple[str, ...]) -> str:
+        return "{" + ", ".join(f'"{n}"' for n in names) + "}"
+
+    def modules(rule: Rule, which: str) -> str:
+        made = []
+        for precision in PRECISIONS:
+            words = spirv.get((rule.name, which, precision), [])
+            name = f"{rule.name}_{which}_{precision}"
+            if words:
+                arrays.append(f"const std::uint32_t {name}[] = {{{','.join(map(hex, words))}}};")
+            made.append(f"Spirv{{{name}, {len(words)}}}" if words else "Spirv{}")
+        return "{" + ", ".join(made) + "}"
+
+    for rule in rules:
+        at = [rule.numbers.index(n) for n in rule.sums]
+        lists = ", ".join(map(strings, (rule.state, rule.inputs, rule.scalars, rule.sums, rule.numbers)))
+        spirvs = ", ".join(modules(rule, which) for which in ("update", "sums", "control"))
+        flags = f"{str(rule.updates).lower()}, {str(rule.control is not None).lower()}"
+        rows.append(f'    {{"{rule.name}", {lists}, {{{", ".join(map(str, at))}}}, {flags}, {spirvs}}},')
+    joined_arrays, joined_rows = "\n".join(arrays), "\n".join(rows)
+    return f"""// Generated by shaders/generate.py.
+#include "grilly/rules.h"
+
+namespace grilly {{
+namespace {{
+{joined_arrays}
+}}  // namespace
+
+const std::vector<Rule>& rules() {{
+  static const std::vector<Rule> table = {{
+{joined_rows}
+  }};
+  return table;
+}}
+}}  // namespace grilly
+"""

@@ -1,0 +1,159 @@
+"""Compute shaders: the templates filled with one rule, compiled to SPIR-V that no compiler may contract."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+from rulefile import Rule, RuleError
+
+HERE = Path(__file__).resolve().parent
+PRECISIONS = {"f32": ("float", 4), "f64": ("double", 8)}
+
+SPIRV_MAGIC = 0x07230203
+OP_DECORATE = 71
+NO_CONTRACTION = 42
+FLOAT_OPS = {127, 129, 131, 133, 136, 140, 141, 142, 143, 144, 145, 146, 147, 148}  # FNegate, FAdd ... Dot
+# OpType*, OpConstant*, OpSpecConstant*, OpVariable, OpUndef: the first of them ends the annotations.
+FIRST_TYPE_OPS = set(range(19, 40)) | set(range(41, 53)) | {1, 59}
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """Replace every @NAME@ of a template."""
+    return re.sub(r"@(\w+)@", lambda match: values[match.group(1)], template)
+
+
+def _template(name: str) -> str:
+    return (HERE / name).read_text()
+
+
+def _in_precision(source: str, real: str) -> str:
+    return f"#define float {real}\n{source}#undef float" if real != "float" else source
+
+
+def _lines(indent: int, items: list[str]) -> str:
+    return "\n".join(" " * indent + item for item in items)
+
+
+def shaders(rule: Rule, precision: str) -> dict[str, str]:
+    """The rule's shaders, by pass."""
+    made = {}
+    if rule.updates:
+        made["update"] = _pass(rule, precision, "update")
+    if rule.sums:
+        made["sums"] = _pass(rule, precision, "sums")
+        made["control"] = _control(rule, precision)
+    return made
+
+
+def _pass(rule: Rule, precision: str, name: str) -> str:
+    """A pass over all elements."""
+    real, size = PRECISIONS[precision]
+    fields = len(rule.state)
+    streams = list(enumerate(rule.streams))
+    here = "stream" if name == "sums" else "segment.stream"
+    narrow = [f"Narrow({here}[{k}] + byte).at[i]" for k, _ in streams]
+    # The rule sees the gradient as it was mixed, not as it stands in memory.
+    inputs = ["g", *narrow[fields + 1 :]]
+    return fill(
+        _template("common.comp.in") + _template(f"{name}.comp.in"),
+        {
+            "RULE": rule.name,
+            "STATE": rule.state_type,
+            "SCALARS": rule.scalars_type,
+            "SUMS": rule.sums_type,
+            "SUM_COUNT": str(len(rule.sums)),
+            "STREAMS": str(len(streams)),
+            "REAL": real,
+            "SIZE": str(size),
+            "DOUBLE": str(int(precision == "f64")),
+            "SOURCE": _in_precision(_template("lib/gradient.glsl") + rule.source, real),
+            "PARAMETER": rule.state[0],
+            "GRADIENT": rule.inputs[0],
+            "LOAD_PACKS": _lines(4, [f"Pack {n}_ = unpack(Wide({here}[{k}] + byte).at[0]);" for k, n in streams]),
+            "PACK_FIELDS": ", ".join(f"{n}_.e[i]" for n in rule.state),
+            "PACK_INPUTS": ", ".join(f"{n}_.e[i]" for n in rule.inputs),
+            "SET_PACKS": _lines(6, [f"{n}_.e[i] = s.{n};" for n in rule.state]),
+            "STORE_PACKS": _lines(
+                4, [f"Wide(segment.stream[{k}] + byte).at[0] = pack({n}_);" for k, n in streams[:fields]]
+            ),
+            "TAIL_PARAMETER": narrow[0],
+            "TAIL_GRADIENT": narrow[fields],
+            "TAIL_FIELDS": ", ".join(narrow[:fields]),
+            "TAIL_INPUTS": ", ".join(inputs),
+            "SET_TAIL": _lines(4, [f"{narrow[k]} = s.{n};" for k, n in streams[:fields]]),
+            "ADD_SUMS": _lines(10, [f"sum[{k}][side + i] += x.{n};" for k, n in enumerate(rule.sums)]),
+        },
+    )
+
+
+_DOUBLES = """layout(buffer_reference, scalar, buffer_reference_align = 8) readonly buffer Doubles { double of[]; };
+layout(buffer_reference, scalar, buffer_reference_align = 8) writeonly buffer DoubleRow { double of[@ROW_COUNT@]; };
+"""
+
+
+def _control(rule: Rule, precision: str) -> str:
+    """What happens between the passes: sums, decision, scalars; in double it serves plans of both precisions."""
+    real, _ = PRECISIONS[precision]
+    control, double = rule.control, precision == "f64"
+    if control:
+        source = _template("lib/scalar_math.glsl") + control.source
+        kind, row_type, row = control.type, control.row_type, control.row
+    else:
+        source = f"struct Numbers {{ float {', '.join(rule.sums)}; }};\nstruct Row {{ float unused; }};\n"
+        kind, row_type, row = "Numbers", "Row", ("unused",)
+
+    def store(buffer: str, kind: str, size: int) -> str:
+        at = f"{buffer}(part.rows + k * {len(row) * size})"
+        return " ".join(f"{at}.of[{j}] = {kind}(r.{n});" for j, n in enumerate(row))
+
+    floats, either = store("FloatRow", "float", 4), "if (part.is_double != 0) {{ {} }} else {{ {} }}"
+    stores = either.format(store("DoubleRow", "double", 8), floats) if double else floats
+    make_row = f"{row_type} r = {control.name}_row(WideRows(part.wide_rows).of[k], shared_control);" if control else ""
+    both = "return part.is_double != 0 ? Doubles(part.sums).of[i] : double(Floats(part.sums).of[i]);"
+    return fill(
+        _template("control.comp.in").replace("@DOUBLE_BUFFERS@", _DOUBLES if double else ""),
+        {
+            "SOURCE": _in_precision(source, real),
+            "REAL": real,
+            "CONTROL": kind,
+            "ROW": row_type,
+            "ROW_COUNT": str(len(row)),
+            "SUM_COUNT": str(len(rule.sums)),
+            "READ_PARTIAL": both if double else "return Floats(part.sums).of[i];",
+            "TAKE_SUMS": _lines(4, [f"c.{n} = total[{k}];" for k, n in enumerate(rule.sums)]),
+            "DECIDE": f"c = {control.name}_decide(c);" if control else "",
+            "MAKE_ROW": f"{make_row} {stores}" if control else "",
+        },
+    )
+
+
+def compile_shader(glslang: str, source: Path) -> list[int]:
+    """Compile to SPIR-V words in which no float operation may be contracted (fused)."""
+    target = source.with_suffix(".spv")
+    command = [glslang, "-V", "-g0", "--quiet", "--target-env", "vulkan1.2", "-o", str(target), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuleError(f"{source.name} does not compile:\n{result.stdout}{result.stderr}")
+    data = target.read_bytes()
+    return forbid_contraction(list(struct.unpack(f"<{len(data) // 4}I", data)))
+
+
+def forbid_contraction(words: list[int]) -> list[int]:
+    """Decorate every float operation NoContraction.
+
+    `precise` would say the same, but does not reach through functions that take and return structs.
+    """
+    if words[0] != SPIRV_MAGIC:
+        raise RuleError("not a SPIR-V module")
+    at, annotations_end, decorations = 5, 0, []
+    while at < len(words):
+        length, op = words[at] >> 16, words[at] & 0xFFFF
+        if not annotations_end and op in FIRST_TYPE_OPS:
+            annotations_end = at
+        if op in FLOAT_OPS:
+            decorations += [3 << 16 | OP_DECORATE, words[at + 2], NO_CONTRACTION]
+        at += length
+    return words[:annotations_end] + decorations + words[annotations_end:]

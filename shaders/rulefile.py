@@ -1,0 +1,171 @@
+"""Read shaders/rules/*.glsl: what one element does, in the subset that is GLSL and C++ at once.
+
+A rule file holds two structs and one function::
+
+    struct XState   { float p, ...; };            // the first field is the caller's array, the engine owns the others
+    struct XScalars { float a, b, ...; };         // computed on the host in double, one row per step
+    RULE XState x(XState s, float g, ..., XScalars h) { ... }
+
+The file is named like the function. A rule whose scalars depend on sums over all elements has a first pass too::
+
+    struct XSums { float gg, ...; };              // what one element adds to each sum
+    SUMS XSums x_sums(XState s, float g, ..., XScalars h) { ... }
+    CONTROLLED_BY(y)                              // shaders/control/y.glsl decides between the passes
+
+A file with sums and no update is a rule that only measures. A control file holds::
+
+    struct YControl { float ...; };               // numbers of the whole run: the sums by their names, and the caller's
+    struct YRow { float ...; };                   // the scalars of the rules it controls, in their order
+    CONTROL YControl y_decide(YControl c) { ... }
+    CONTROL YRow y_row(YRow r, YControl c) { ... }
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_STREAMS = 16  # kMaxStreams in grilly/rules.h
+
+# Words that GLSL reserves or defines and that a C++ compiler would accept as a field's name.
+_RESERVED_WORDS = """
+active asm attribute cast centroid coherent common discard external filter fixed flat fvec half highp hvec inline input
+interface invariant lowp mediump namespace noinline noise output partition patch precise precision public resource
+sample sampler shared smooth static subroutine superp template this uniform union unsigned using varying vec volatile
+"""
+RESERVED = frozenset(_RESERVED_WORDS.split())
+
+
+class RuleError(Exception):
+    """A rule file that the generator does not understand; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What happens between the two passes."""
+
+    name: str
+    type: str
+    fields: tuple[str, ...]
+    row_type: str
+    row: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the engine has to know of one rule."""
+
+    name: str
+    state_type: str
+    state: tuple[str, ...]
+    inputs: tuple[str, ...]
+    scalars_type: str
+    scalars: tuple[str, ...]
+    source: str
+    updates: bool = True
+    sums_type: str = ""
+    sums: tuple[str, ...] = ()
+    control: Control | None = None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """State fields, then inputs."""
+        return self.state + self.inputs
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """What a run gives back: the fields of its control, or the sums alone."""
+        return self.control.fields if self.control else self.sums
+
+
+def code_of(source: str) -> str:
+    """The source without its comments."""
+    return re.sub(r"//[^\n]*", "", source)
+
+
+def parse(path: Path) -> Rule:
+    """Read one rule file; `RuleError` names the file and what is wrong with it."""
+    source = path.read_text()
+    code = code_of(source)
+    structs = _structs(code)
+    updates, sums = _functions("RULE", code), _functions("SUMS", code)
+    name, sums_name = path.stem, f"{path.stem}_sums"
+    if name not in updates and sums_name not in sums:
+        raise RuleError(f"{path.name}: no function named {name!r} marked RULE")
+    result, arguments = updates[name] if name in updates else sums[sums_name]
+    types, names = [a[0] for a in arguments], [a[1] for a in arguments]
+    inputs = tuple(names[1:-1])
+    if len(arguments) < 3 or (name in updates and types[0] != result) or any(t != "float" for t in types[1:-1]):
+        raise RuleError(f"{path.name}: {name} must take (State s, float input, ..., Scalars h) and return its State")
+    sums_type = ""
+    if sums_name in sums:
+        sums_type, same = sums[sums_name]
+        if same != arguments:
+            raise RuleError(f"{path.name}: {sums_name} must take what {name} takes")
+    for needed in (types[0], types[-1], sums_type):
+        if needed and needed not in structs:
+            raise RuleError(f"{path.name}: struct {needed} is not defined in the file")
+    rule = Rule(
+        name,
+        types[0],
+        structs[types[0]],
+        inputs,
+        types[-1],
+        structs[types[-1]],
+        source,
+        name in updates,
+        sums_type,
+        structs.get(sums_type, ()),
+        _control(path, code),
+    )
+    reserved = RESERVED.intersection(rule.streams + rule.scalars + rule.sums)
+    if reserved:
+        raise RuleError(f"{path.name}: {sorted(reserved)[0]!r} is a reserved word of GLSL and cannot name a field")
+    if len(rule.streams) > MAX_STREAMS:
+        raise RuleError(f"{path.name}: {len(rule.streams)} streams, at most {MAX_STREAMS} are supported")
+    _check_control(path, rule)
+    return rule
+
+
+def _structs(code: str) -> dict[str, tuple[str, ...]]:
+    return {name: _fields(body) for name, body in re.findall(r"struct\s+(\w+)\s*\{([^}]*)\}", code)}
+
+
+def _fields(body: str) -> tuple[str, ...]:
+    declarations = [d.strip() for d in body.split(";") if d.strip()]
+    return tuple(name.strip() for d in declarations for name in d.removeprefix("float").split(","))
+
+
+def _functions(mark: str, code: str) -> dict[str, tuple[str, list[list[str]]]]:
+    """Name -> what it returns, and its arguments as [type, name]."""
+    found = re.findall(rf"{mark}\s+(\w+)\s+(\w+)\s*\(([^)]*)\)", code)
+    return {name: (result, [a.split() for a in arguments.split(",")]) for result, name, arguments in found}
+
+
+def _control(path: Path, code: str) -> Control | None:
+    named = re.search(r"CONTROLLED_BY\((\w+)\)", code)
+    if not named:
+        return None
+    name = named.group(1)
+    file = path.parent.parent / "control" / f"{name}.glsl"
+    if not file.exists():
+        raise RuleError(f"{path.name}: there is no control/{file.name}")
+    source = file.read_text()
+    structs, functions = _structs(code_of(source)), _functions("CONTROL", code_of(source))
+    try:
+        kind, row = functions[f"{name}_decide"][0], functions[f"{name}_row"][0]
+        return Control(name, kind, structs[kind], row, structs[row], source)
+    except KeyError as missing:
+        raise RuleError(f"control/{file.name}: {missing} is not there") from None
+
+
+def _check_control(path: Path, rule: Rule) -> None:
+    if rule.control is None:
+        return
+    if rule.control.row != rule.scalars:
+        raise RuleError(f"{path.name}: the scalars differ from {rule.control.row_type} of {rule.control.name}")
+    missing = set(rule.sums) - set(rule.control.fields)
+    if missing:
+        raise RuleError(f"{path.name}: {rule.control.type} has no field for the sum {sorted(missing)[0]!r}")
