@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,3 +58,20 @@ class Launch:
         array = np.empty(self.direct[k].shape, self.direct[k].dtype)
         self.plan.read_state(field, k, array)
         return array
+
+    def write_state(self, field: str, k: int, value: Array) -> None:
+        """Set one state field of the k-th member."""
+        self.plan.write_state(field, k, np.ascontiguousarray(value, self.direct[k].dtype).reshape(self.direct[k].shape))
+
+    def carry_over(self, before: Mapping[int, tuple[Launch, int]]) -> None:
+        """Go on with the state of the members that were in these launches."""
+        for k, i in enumerate(self.members):
+            if i in before:
+                launch, at = before[i]
+                for field in self.rule.owned_fields:
+                    self.plan.write_state(field, k, launch.read_state(field, at))
+
+
+def by_member(launches: Iterable[Launch]) -> dict[int, tuple[Launch, int]]:
+    """For each parameter its launch, and which of that launch's members it is."""
+    return {i: (launch, k) for launch in launches for k, i in enumerate(launch.members)}

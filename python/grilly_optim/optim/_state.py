@@ -31,7 +31,7 @@ def snapshot(optimizer: Optimizer) -> StateDict:
         options = copy.deepcopy({k: v for k, v in group.items() if k != "params"})
         groups.append({**options, "params": list(range(first, first + size))})
         first += size
-    return {"state": state, "param_groups": groups}
+    return {"state": state, "param_groups": groups, **optimizer._own_state()}
 
 
 def checked_state(

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim._devices import open_device
+from grilly_optim.kernels.norm import NORM
 from grilly_optim.kernels.numpy_device import NumpyDevice
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _gradients, _parameters, _past
+from grilly_optim.optim._attached import Attached, Method, PathIntegral
 from grilly_optim.optim._hooks import Handle, Hooks
-from grilly_optim.optim._launch import Launch
+from grilly_optim.optim._launch import Launch, by_member
 from grilly_optim.optim._options import Flag, Options, Range, take_options
 from grilly_optim.optim._past import Past, Pasts
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
 from grilly_optim.optim._turns import Turns
+
+if TYPE_CHECKING:
+    from grilly_optim._devices import Backend
 
 Array = NDArray[Any]
 Group = dict[str, Any]
@@ -52,6 +58,8 @@ class Optimizer(ABC):
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self._hooks = Hooks()
+        self._attached: list[Attached] = []
+        self._launches: list[Launch] = []
         self._turns = Turns()
         groups = [self._checked_group(g, k) for k, g in enumerate(_parameters.as_groups(params))]
         elements = sum(p.size for g in groups for p in g["params"] if isinstance(p, np.ndarray))
@@ -75,6 +83,26 @@ class Optimizer(ABC):
     def _initial(self, options: Options) -> dict[str, float]:
         """State fields that do not start at 0, and where they do."""
         return {}
+
+    def _numbers(self, after: Pasts) -> Array | None:
+        """What the decision between two passes takes; a step leaves there what it gives. None: there is no decision."""
+        return None
+
+    def _settle(self, numbers: Array | None) -> None:
+        """A step is over: take note of what it decided."""
+        return
+
+    def _own_state(self) -> dict[str, Any]:
+        """What else a state dict has."""
+        return {}
+
+    def _checked_own_state(self, state_dict: Mapping[str, Any]) -> Any:
+        """That part of a state dict, checked and copied."""
+        return None
+
+    def _take_own_state(self, saved: Any) -> None:
+        """Go on with it."""
+        return
 
     # Groups and plans.
 
@@ -150,6 +178,8 @@ class Optimizer(ABC):
         pasts: Pasts,
     ) -> None:
         """Go on with what `_prepare` made."""
+        for attached in self._attached:
+            attached.prepare(launches, by_member(self._launches))
         self.param_groups, self._who, self._positions, self._launches = groups, who, positions, launches
         self._parameters = [p for g in groups for p in g["params"]]
         self._sizes = [len(g["params"]) for g in groups]
@@ -157,6 +187,7 @@ class Optimizer(ABC):
         self._layouts = [_parameters.layout(p) for p in self._parameters]
         self._pasts = pasts
         self._plans = [launch.plan for launch in launches]
+        self._norms: list[Launch] | None = None
         self._indirect = [launch for launch in launches if launch.copied]
         owners = [np.unique([self._group_of[i] for i in launch.members], return_inverse=True) for launch in launches]
         self._groups = [groups.tolist() for groups, _ in owners]  # of each launch
@@ -186,17 +217,86 @@ class Optimizer(ABC):
     def _rebuild(self, groups: list[Group], pasts: Pasts) -> None:
         """Make all plans anew, for these groups, and go on with the state that is there."""
         prepared = self._prepare(groups)
-        state = {i: (launch, k) for launch in self._launches for k, i in enumerate(launch.members)}
+        before = by_member(self._launches)
         for launch in prepared[-1]:
-            for k, i in enumerate(launch.members):
-                for field in launch.rule.owned_fields if i in state else ():
-                    before, at = state[i]
-                    launch.plan.write_state(field, k, before.read_state(field, at))
+            launch.carry_over(before)
         self._take(*prepared, pasts)
+
+    # Methods against forgetting.
+
+    def attach(self, method: Method, strength: float | None = None, params: Iterable[Array] | None = None) -> None:
+        """Let the kernel of each step do a method's work: add its penalty's gradient, sum up its path integral.
+
+        A penalty's gradient comes on top of the gradients given, and is not clipped. It follows the method: after
+        ``method.consolidate`` the next step has the new one. What is attached is no part of `state_dict`.
+
+        Args:
+            method: `grilly_optim.continual.EWC` or `grilly_optim.continual.SynapticIntelligence`.
+            strength: Of the penalty, 0 or more; attach the same method again to change it. None means 1 for EWC, and
+                for SynapticIntelligence 0: the path integral alone.
+            params: The parameters that it is for, in the method's order; None means all.
+
+        Raises:
+            TypeError: Something else is to be attached.
+            ValueError: `strength` below 0, a parameter that is not this optimizer's, shapes that are not the method's,
+                or a method is attached already that needs the same place.
+            OutOfDeviceMemory: The device has no room for the penalty (8 bytes per float32 element) or the path
+                integral (4 bytes).
+
+        Example:
+            >>> import numpy as np
+            >>> from grilly_optim.continual import EWC
+            >>> from grilly_optim.optim import AdamW
+            >>> w, ewc = np.array([1.0, -2.0]), EWC()
+            >>> ewc.consolidate(w, np.array([100.0, 0.0]))  # the first weight matters to an earlier task
+            >>> optimizer = AdamW([w], lr=0.1, device="numpy")
+            >>> optimizer.attach(ewc, strength=10.0)
+            >>> for _ in range(100):
+            ...     optimizer.step(gradients=[2 * w])
+            >>> np.abs(w - [1, 0]).round(1)
+            array([0., 0.])
+        """
+        with self._turns:
+            attached = Attached.checked(self._attached, method, strength, self._positions_of(params))
+            if attached in self._attached:
+                attached.prepare(self._launches, by_member(self._launches))
+                return
+            attached.prepare(self._launches, {})
+            arrays = [self._parameters[i] for i in attached.members]
+            method._attach(arrays, PathIntegral(self, attached.members) if method._integrates else None)
+            self._attached.append(attached)
+
+    def detach(self, method: Method) -> None:
+        """Undo `attach`.
+
+        Raises:
+            ValueError: It is not attached.
+        """
+        attached = next((a for a in self._attached if a.method is method), None)
+        if attached is None:
+            raise ValueError(f"{type(method).__name__} is not attached to this optimizer")
+        method._detach()
+        with self._turns:
+            self._attached.remove(attached)
+            self._rebuild(self.param_groups, self._pasts)
+
+    def _positions_of(self, params: Iterable[Array] | None) -> list[int]:
+        if params is None:
+            return list(range(len(self._parameters)))
+        found = [self._positions.get(id(p)) for p in params]
+        if None in found:
+            raise ValueError(f"params has an array at {found.index(None)} that is no parameter of this optimizer")
+        return [i for i in found if i is not None]
 
     # Steps.
 
-    def step(self, closure: Callable[[], Any] | None = None, gradients: Gradients | None = None) -> Any:
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        gradients: Gradients | None = None,
+        max_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> Any:
         """Update the parameters in place; they may be read when this returns.
 
         Args:
@@ -205,10 +305,14 @@ class Optimizer(ABC):
                 ``id(parameter)``. None, or a missing key, leaves a parameter and its step count as they are. Without
                 `gradients` the ``.grad`` of each `Parameter` is read. A gradient of another real precision is cast;
                 gradients are never written to.
+            max_norm: Scale the gradients down so that their global norm is at most this, as `clip_grad_norm` would; the
+                kernel scales what it reads, and the processor reads the gradients once to know the norm.
+            clip_value: Clip every gradient to [-clip_value, clip_value], in the kernel.
 
         Raises:
             TypeError: A complex gradient, or options that are not numbers.
-            ValueError: A gradient of another shape, an unknown name or id, a wrong count, or an option out of range.
+            ValueError: A gradient of another shape, an unknown name or id, a wrong count, or an option out of range;
+                both `max_norm` and `clip_value`.
             DeviceLost: The device failed; build the optimizer anew.
 
             After any of the first two, nothing has changed.
@@ -224,16 +328,21 @@ class Optimizer(ABC):
                 turns.refuse()
             turns.busy = True
             try:
-                gradients = self._update(gradients)
+                if max_norm is None and clip_value is None:
+                    gradients = self._update(gradients, math.inf, 1.0)
+                else:
+                    gradients = self._update_clipped(gradients, max_norm, clip_value)
             finally:
                 turns.busy = False
         if self._hooks.post:
             self._hooks.after(self, closure, gradients)
         return loss
 
-    def _update(self, gradients: Any) -> Any:
+    def _update(self, gradients: Any, limit: float, scale: float) -> Any:
         """The step itself, by the one thread whose turn it is; returns the gradients as they were used."""
         self._look_at_options()
+        for attached in self._attached:
+            attached.refresh(self._launches)
         if type(gradients) is list and len(gradients) == len(self._parameters):
             # The fast path: a group's parameters all at the same step, and gradients that the device takes as they are.
             pasts, options = self._pasts, self._options
@@ -244,34 +353,73 @@ class Optimizer(ABC):
                 else:
                     after = tuple(map(self._advance, options, pasts))
                     rows = [[self._scalars(options[k], after[k]) for k in own] for own in self._groups]
-                if self._run(gradients, rows, self._index, after, True):
+                if self._run(gradients, rows, self._index, after, True, limit, scale):
                     return gradients
             some_missing = any(g is None for g in gradients)
-            if (some_missing or type(pasts) is not tuple) and self._run(gradients, *self._rows(gradients), False):
+            if (some_missing or type(pasts) is not tuple) and self._run(
+                gradients, *self._rows(gradients), False, limit, scale
+            ):
                 return gradients
         gradients = self._conform(gradients)
-        if not self._run(gradients, *self._rows(gradients), False):
+        if not self._run(gradients, *self._rows(gradients), False, limit, scale):
             raise RuntimeError(REFUSED)
         return gradients
 
-    def _run(self, gradients: list[Any], rows: list[Rows], index: list[Any], after: Pasts, whole: bool) -> bool:
+    def _update_clipped(self, gradients: Any, max_norm: float | None, clip_value: float | None) -> Any:
+        if max_norm is not None and clip_value is not None:
+            raise ValueError("max_norm and clip_value are both given: clip by one of them")
+        if clip_value is not None:
+            return self._update(gradients, Range(0).take("clip_value", clip_value), 1.0)
+        limit = Range(0).take("max_norm", max_norm)
+        gradients = self._conform(gradients)
+        # As torch, which has the small number so that gradients of zero stay what they are.
+        return self._update(gradients, math.inf, min(1.0, limit / (self._norm(gradients) + 1e-6)))
+
+    def _norm(self, gradients: list[Array | None]) -> float:
+        """The global norm, by the processor: gradients are in its memory on every device."""
+        if self._norms is None:
+            direct = {i: launch.direct[k] for i, (launch, k) in by_member(self._launches).items()}
+            arrays = [direct[i] for i in range(len(direct))]
+            self._norms = [Launch(self._host(), NORM, arrays, launch.members) for launch in self._launches]
+        square, plans = np.zeros(1), [launch.plan for launch in self._norms]
+        if not self._host().run(plans, (gradients,), [[(0.0,)]] * len(plans), [None] * len(plans), numbers=square):
+            raise RuntimeError(REFUSED)
+        return math.sqrt(square[0])
+
+    def _host(self) -> Backend:
+        """The device that works on the processor, where this optimizer's does not."""
+        return self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
+
+    def _run(
+        self,
+        gradients: list[Any],
+        rows: list[Rows],
+        index: list[Any],
+        after: Pasts,
+        whole: bool,
+        limit: float,
+        scale: float,
+    ) -> bool:
         """Run the plans and count the step; false when the gradients need a look, and then nothing has happened."""
         copied = self._copy_in(gradients) if self._indirect else ()
-        before = self._pasts
+        before, numbers = self._pasts, self._numbers(after)
         try:
             # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
             self._pasts = after
-            done = self._backend.run(self._plans, (gradients,), rows, index, whole)
+            done = self._backend.run(self._plans, (gradients,), rows, index, whole, numbers, limit, scale)
             if not done:
                 self._pasts = before
         except BaseException:
             if all(plan.done is rows for plan in self._plans):
                 self._copy_out(copied)
+                self._settle(numbers)
             else:
                 self._pasts = before
             raise
-        if done and copied:
+        if done:
             self._copy_out(copied)
+            if numbers is not None:
+                self._settle(numbers)
         return done
 
     def _copy_in(self, gradients: list[Any]) -> list[tuple[Array, Array]]:
@@ -328,6 +476,10 @@ class Optimizer(ABC):
         if any(old is not new for old, new in rules):
             self._rebuild(self.param_groups, self._pasts)
         self._use(options)
+        self._remember()
+
+    def _remember(self) -> None:
+        """What the groups say now has been looked at."""
         for k, group in enumerate(self.param_groups):
             values = self._watched(group)
             # A value that can change in place (an array, a list) is looked at in every step.
@@ -358,15 +510,16 @@ class Optimizer(ABC):
         with self._turns:
             self._look_at_options()
             items = self._conform(gradients)
-            rows, index, _ = self._rows(items)
-            host = self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
+            rows, index, after_step = self._rows(items)
+            host = self._host()
             after = [np.array(p, order="C", subok=False) for p in self._parameters]
             trials = [Launch(host, launch.rule, after, launch.members) for launch in self._launches]
-            for launch, trial in zip(self._launches, trials, strict=True):
-                for k in range(len(launch.members)):
-                    for field in launch.rule.owned_fields:
-                        trial.plan.write_state(field, k, launch.read_state(field, k))
-            if not host.run([trial.plan for trial in trials], (items,), rows, index):
+            before = by_member(self._launches)
+            for trial in trials:
+                trial.carry_over(before)
+            for attached in self._attached:
+                attached.rehearse(trials)
+            if not host.run([t.plan for t in trials], (items,), rows, index, False, self._numbers(after_step)):
                 raise RuntimeError(REFUSED)
             return [np.asarray(new - p) for new, p in zip(after, self._parameters, strict=True)]
 
@@ -400,6 +553,7 @@ class Optimizer(ABC):
         """
         with self._turns:
             groups, options, pasts, arrays = checked_state(self, state_dict)
+            own = self._checked_own_state(state_dict)
             same = [self._rule(o).name for o in options] == [self._rule(o).name for o in self._options]
             prepared = None if same else self._prepare(groups)
             for launch in self._launches if prepared is None else prepared[-1]:
@@ -410,10 +564,11 @@ class Optimizer(ABC):
                         launch.plan.write_state(field, k, arrays[i].get(self.STATE_NAMES[field], fresh))
             if prepared is not None:
                 self._take(*prepared, pasts)
-                return
-            self.param_groups[:] = groups
-            self._pasts = pasts
-            self._use(options)
+            else:
+                self.param_groups[:] = groups
+                self._pasts = pasts
+                self._use(options)
+            self._take_own_state(own)
 
     # Hooks.
 

@@ -1,0 +1,124 @@
+"""Methods against forgetting that an optimizer carries in its own kernel: a penalty's gradient, a path integral."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grilly_optim.optim._options import Range
+
+if TYPE_CHECKING:
+    from grilly_optim.optim._launch import Launch
+    from grilly_optim.optim.optimizer import Optimizer
+
+Array = NDArray[Any]
+
+
+class Method(Protocol):
+    """What can be attached: `grilly_optim.continual.EWC`, `grilly_optim.continual.SynapticIntelligence`.
+
+    Attributes:
+        _integrates: Whether it needs the path integral.
+        _version: Changes when `_quadratic` does.
+    """
+
+    _integrates: bool
+    _version: int
+
+    def _quadratic(self) -> tuple[list[Array], list[Array]] | None:
+        """Weights and anchors of the penalty whose gradient is weight * (parameter - anchor); None for no penalty."""
+
+    def _attach(self, parameters: list[Array], source: PathIntegral | None) -> None:
+        """It has been attached to the optimizer of these parameters."""
+
+    def _detach(self) -> None:
+        """It has been detached."""
+
+
+class Attached:
+    """One method, the parameters it is for, and how far the device knows it."""
+
+    def __init__(self, method: Method, strength: float, members: Sequence[int]) -> None:
+        self.method = method
+        self.strength = strength
+        self.members = list(members)
+        self.version = -1
+
+    def prepare(self, launches: Sequence[Launch], before: Mapping[int, tuple[Launch, int]]) -> None:
+        """Make room for it in these plans, and go on with the path integrals of the launches before them."""
+        for launch in launches:
+            if self.method._integrates:
+                launch.plan.add_trace()
+                for k, i in enumerate(launch.members):
+                    if i in before:
+                        old, at = before[i]
+                        launch.write_state("trace", k, old.read_state("trace", at))
+            if self.strength:
+                launch.plan.add_anchor()
+                launch.plan.strength = self.strength
+        self.version = -1
+
+    @staticmethod
+    def checked(there: Sequence[Attached], method: Method, strength: float | None, members: list[int]) -> Attached:
+        """This method, as it is attached already or as it can be."""
+        if not all(hasattr(method, name) for name in ("_integrates", "_version", "_quadratic")):
+            expected = "an EWC or a SynapticIntelligence of grilly_optim.continual"
+            raise TypeError(f"method must be {expected}, got {type(method).__name__}")
+        number = Range(0).take("strength", (0.0 if method._integrates else 1.0) if strength is None else strength)
+        for other in there:
+            if other.method is method:
+                other.strength = number
+                return other
+            if (number and other.strength) or (method._integrates and other.method._integrates):
+                raise ValueError(
+                    f"a {type(other.method).__name__} is attached already, and a step carries one penalty and one path "
+                    "integral: detach it first"
+                )
+        return Attached(method, number, members)
+
+    def rehearse(self, trials: Sequence[Launch]) -> None:
+        """Give copies of the plans the penalty; they are not steps, so they integrate nothing."""
+        if self.strength:
+            for trial in trials:
+                trial.plan.add_anchor()
+                trial.plan.strength = self.strength
+            self._write(trials)
+
+    def refresh(self, launches: Sequence[Launch]) -> None:
+        """Bring the penalty up to date on the device."""
+        if self.version == self.method._version or not self.strength:
+            return
+        self._write(launches)
+        self.version = self.method._version
+
+    def _write(self, launches: Sequence[Launch]) -> None:
+        quadratic = self.method._quadratic()
+        if quadratic is None:
+            return
+        of = {member: at for at, member in enumerate(self.members)}
+        for launch in launches:
+            for k, i in enumerate(launch.members):
+                if i in of:
+                    for field, arrays in zip(("weight", "anchor"), quadratic, strict=True):
+                        launch.write_state(field, k, arrays[of[i]])
+
+
+class PathIntegral:
+    """The path integral that an optimizer's kernel adds up."""
+
+    def __init__(self, optimizer: Optimizer, members: Sequence[int]) -> None:
+        self._optimizer = optimizer
+        self._members = list(members)
+
+    def take(self) -> list[Array]:
+        """What has come together since the last call, an array per parameter; the sums begin at zero again."""
+        with self._optimizer._turns:
+            found: dict[int, Array] = {}
+            for launch in self._optimizer._launches:
+                for k, i in enumerate(launch.members):
+                    found[i] = launch.read_state("trace", k)
+                    launch.write_state("trace", k, np.zeros_like(found[i]))
+            return [found[i] for i in self._members]

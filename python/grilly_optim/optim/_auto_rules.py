@@ -1,0 +1,298 @@
+"""The rules of AutoHypergradientAdamW: twins of shaders/rules/auto_adamw*.glsl and shaders/control/auto_adamw.glsl."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grilly_optim.kernels.rule import Control, Rule
+from grilly_optim.kernels.scalar_math import exponential, hyperbolic_tangent, power
+from grilly_optim.optim.adamw import AdamWState
+
+Array = NDArray[Any]
+
+
+class AutoScalars(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    beta1: Any
+    c1: Any
+    beta2: Any
+    c2: Any
+    step: Any
+    inv_sqrt_bc2: Any
+    eps: Any
+    decay: Any
+    keep: Any
+    add: Any
+    fresh: Any
+    last_inv_bc1: Any
+    last_inv_sqrt_bc2: Any
+    last_product: Any
+    share: Any
+    weight_decay: Any
+    t: Any
+    product: Any
+
+
+class SurpriseState(NamedTuple):
+    """The parameter, its moments, and the mean gradient."""
+
+    p: Array
+    m: Array
+    v: Array
+    e: Array
+
+
+class SlopeState(NamedTuple):
+    """The parameter, its moments, and the derivative of the first one with respect to beta1."""
+
+    p: Array
+    m: Array
+    v: Array
+    w: Array
+
+
+class SlopeSurpriseState(NamedTuple):
+    """All of these."""
+
+    p: Array
+    m: Array
+    v: Array
+    e: Array
+    w: Array
+
+
+class AutoSums(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    gd: Array
+    gg: Array
+    dd: Array
+    gm: Array
+
+
+class SurpriseSums(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    gd: Array
+    gg: Array
+    dd: Array
+    gm: Array
+    ee: Array
+
+
+class SlopeSums(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    gd: Array
+    gg: Array
+    dd: Array
+    gj: Array
+    jj: Array
+
+
+class SlopeSurpriseSums(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    gd: Array
+    gg: Array
+    dd: Array
+    ee: Array
+    gj: Array
+    jj: Array
+
+
+class AutoControl(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    gd: Any
+    gg: Any
+    dd: Any
+    gm: Any
+    ee: Any
+    gj: Any
+    jj: Any
+    corrected: Any
+    momentum: Any
+    surprised: Any
+    warm: Any
+    directed: Any
+    hyper_lr: Any
+    hyper_lr_beta: Any
+    lr_min: Any
+    lr_max: Any
+    beta_min: Any
+    beta_max: Any
+    gamma: Any
+    alpha: Any
+    threshold: Any
+    tiny: Any
+    lr: Any
+    lr_squares: Any
+    beta_squares: Any
+    energy: Any
+    has_energy: Any
+    s_bar: Any
+    last_gg: Any
+    lr_adapted: Any
+    beta_adapted: Any
+    surprise_taken: Any
+    sinks: Any
+    surprise: Any
+    gain: Any
+
+
+def _fresh(x: Array, h: AutoScalars) -> Array:
+    return x if h.fresh > 0 else np.zeros_like(x)
+
+
+def _scale(s: Any, h: AutoScalars) -> Array:
+    return np.asarray(h.last_inv_bc1 / (np.sqrt(s.v) * h.last_inv_sqrt_bc2 + h.eps))
+
+
+def _direction(s: Any, h: AutoScalars) -> Array:
+    return _fresh(_scale(s, h) * s.m, h)
+
+
+def _derivative(s: Any, h: AutoScalars) -> Array:
+    return _fresh(-_scale(s, h) * (s.w + h.last_product * h.last_inv_bc1 * s.m), h)
+
+
+def _mean(s: Any, g: Array, h: AutoScalars) -> Array:
+    return np.asarray(h.keep * s.e + h.add * g if h.add > 0 else s.e)
+
+
+def auto_adamw_sums(s: AdamWState, g: Array, h: AutoScalars) -> AutoSums:
+    """The first pass of shaders/rules/auto_adamw.glsl."""
+    d = _direction(s, h)
+    return AutoSums(g * d, g * g, d * d, _fresh(g * s.m, h))
+
+
+def auto_adamw(s: Any, g: Array, h: AutoScalars) -> AdamWState:
+    """The second pass of shaders/rules/auto_adamw.glsl."""
+    m = h.beta1 * s.m + h.c1 * g
+    v = h.beta2 * s.v + h.c2 * g * g
+    d = np.sqrt(v) * h.inv_sqrt_bc2 + h.eps
+    return AdamWState(s.p * h.decay - h.step * m / d, m, v)
+
+
+def auto_adamw_surprise_sums(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseSums:
+    """The first pass of shaders/rules/auto_adamw_surprise.glsl."""
+    d, away = _direction(s, h), g - s.e
+    return SurpriseSums(g * d, g * g, d * d, _fresh(g * s.m, h), away * away)
+
+
+def auto_adamw_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseState:
+    """The second pass of shaders/rules/auto_adamw_surprise.glsl."""
+    return SurpriseState(*auto_adamw(s, g, h), _mean(s, g, h))
+
+
+def auto_adamw_slope_sums(s: SlopeState, g: Array, h: AutoScalars) -> SlopeSums:
+    """The first pass of shaders/rules/auto_adamw_slope.glsl."""
+    d, j = _direction(s, h), _derivative(s, h)
+    return SlopeSums(g * d, g * g, d * d, g * j, j * j)
+
+
+def auto_adamw_slope(s: SlopeState, g: Array, h: AutoScalars) -> SlopeState:
+    """The second pass of shaders/rules/auto_adamw_slope.glsl."""
+    return SlopeState(*auto_adamw(s, g, h), s.m - g)
+
+
+def auto_adamw_slope_surprise_sums(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseSums:
+    """The first pass of shaders/rules/auto_adamw_slope_surprise.glsl."""
+    d, j, away = _direction(s, h), _derivative(s, h), g - s.e
+    return SlopeSurpriseSums(g * d, g * g, d * d, away * away, g * j, j * j)
+
+
+def auto_adamw_slope_surprise(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseState:
+    """The second pass of shaders/rules/auto_adamw_slope_surprise.glsl."""
+    return SlopeSurpriseState(*auto_adamw(s, g, h), _mean(s, g, h), s.m - g)
+
+
+def within(x: Any, low: Any, high: Any) -> Any:
+    """The number, or the end of the range that it is beyond."""
+    return low if x < low else high if x > high else x
+
+
+def _take_surprise(c: AutoControl) -> AutoControl:
+    energy = c.gamma * c.energy + (1 - c.gamma) * c.gg if c.has_energy > 0 else c.gg
+    # At first the mean gradient is still 0, so that this is tanh(1) for any gradient: no surprise, says "corrected".
+    unknown = c.has_energy == 0 and c.corrected > 0
+    s = np.float64(0) if unknown else hyperbolic_tangent(c.ee / (energy + c.tiny))
+    s_bar = c.alpha * s + (1 - c.alpha) * c.s_bar
+    return c._replace(
+        energy=energy,
+        has_energy=np.float64(1),
+        surprise=s,
+        s_bar=s_bar,
+        gain=s_bar * exponential(-s_bar / c.threshold),
+        surprise_taken=np.float64(1),
+    )
+
+
+def _adapt_lr(c: AutoControl) -> AutoControl:
+    h = -c.gd / (np.sqrt(c.gg) * np.sqrt(c.dd) + c.tiny if c.corrected > 0 else c.last_gg + c.tiny)
+    squares = c.lr_squares + h * h
+    if not np.isfinite(squares):
+        return c
+    move = c.hyper_lr * h / (np.sqrt(squares) + c.tiny)
+    lr = within(c.lr * exponential(-move) if c.corrected > 0 else c.lr - move, c.lr_min, c.lr_max)
+    return c._replace(lr=lr, lr_squares=squares, lr_adapted=np.float64(1))
+
+
+def _adapt_beta(c: AutoControl) -> AutoControl:
+    h = c.gj / (np.sqrt(c.gg) * np.sqrt(c.jj) + c.tiny) if c.corrected > 0 else c.gm / (c.last_gg + c.tiny)
+    squares = c.beta_squares + h * h
+    if not np.isfinite(squares):
+        return c
+    sinks = c.hyper_lr_beta * h / (np.sqrt(squares) + c.tiny)
+    return c._replace(sinks=sinks, beta_squares=squares, beta_adapted=np.float64(1))
+
+
+def auto_adamw_decide(c: AutoControl) -> AutoControl:
+    """The twin of shaders/control/auto_adamw.glsl."""
+    if c.warm > 0 and np.isfinite([c.gd, c.gg, c.dd, c.gm, c.ee, c.gj, c.jj]).all():
+        if c.surprised > 0:
+            c = _take_surprise(c)
+        if c.directed > 0 and (c.corrected > 0 or c.last_gg > c.tiny):
+            c = _adapt_lr(c)
+            if c.momentum > 0:
+                c = _adapt_beta(c)
+    return c._replace(last_gg=c.gg if np.isfinite(c.gg) else np.float64(0))
+
+
+def auto_adamw_row(r: AutoScalars, c: AutoControl) -> AutoScalars:
+    """The twin of shaders/control/auto_adamw.glsl."""
+    beta1 = within(r.beta1 - c.sinks, c.beta_min, c.beta_max) if c.beta_adapted > 0 else r.beta1
+    product = r.product * beta1
+    bc1 = 1 - (product if c.corrected > 0 else power(beta1, r.t))
+    lr = r.share * c.lr
+    taken = c.surprise_taken > 0
+    return r._replace(
+        beta1=beta1,
+        c1=1 - beta1,
+        product=product,
+        step=lr / bc1,
+        decay=1 - lr * r.weight_decay,
+        keep=r.keep if taken else np.float64(1),
+        add=r.add if taken else np.float64(0),
+    )
+
+
+_CONTROL = Control(auto_adamw_decide, auto_adamw_row, AutoControl)
+AUTO_ADAMW = Rule(auto_adamw, AdamWState, AutoScalars, auto_adamw_sums, AutoSums, _CONTROL)
+AUTO_ADAMW_SURPRISE = Rule(
+    auto_adamw_surprise, SurpriseState, AutoScalars, auto_adamw_surprise_sums, SurpriseSums, _CONTROL
+)
+AUTO_ADAMW_SLOPE = Rule(auto_adamw_slope, SlopeState, AutoScalars, auto_adamw_slope_sums, SlopeSums, _CONTROL)
+AUTO_ADAMW_SLOPE_SURPRISE = Rule(
+    auto_adamw_slope_surprise,
+    SlopeSurpriseState,
+    AutoScalars,
+    auto_adamw_slope_surprise_sums,
+    SlopeSurpriseSums,
+    _CONTROL,
+)

@@ -1,0 +1,30 @@
+// What HypergradientAdamW decides between its two passes: the learning rate.
+
+struct HyperAdamwControl {
+  float gd;                                                                // <g, d>, the negative derivative by lr
+  float directed, log_scale, chain_rule, beta_hyper, lr_min, lr_max;  // directed: some parameter has a direction
+  float lr, adapted;
+};
+
+// The update's scalars are those of adamw.glsl. fresh: the parameter took part in the last step, whose scalars are the
+// last_ ones. share is the group's part of the learning rate.
+struct HyperAdamwRow {
+  float beta1, c1, beta2, c2, step, inv_sqrt_bc2, eps, decay;
+  float fresh, last_inv_bc1, last_inv_sqrt_bc2, last_lr, last_weight_decay, last_inv_decay, share, weight_decay, inv_bc1;
+};
+
+CONTROL HyperAdamwControl hyper_adamw_decide(HyperAdamwControl c) {
+  if (c.directed == 0 || !is_finite(c.gd)) return c;
+  float move = c.beta_hyper * c.gd;
+  float lr = c.log_scale > 0 ? c.lr * exponential(c.chain_rule > 0 ? c.lr * move : move) : c.lr + move;
+  c.lr = lr < c.lr_min ? c.lr_min : lr > c.lr_max ? c.lr_max : lr;
+  c.adapted = float(1);
+  return c;
+}
+
+CONTROL HyperAdamwRow hyper_adamw_row(HyperAdamwRow r, HyperAdamwControl c) {
+  float lr = r.share * c.lr;
+  r.step = lr * r.inv_bc1;
+  r.decay = 1 - lr * r.weight_decay;
+  return r;
+}
