@@ -16,6 +16,11 @@ def is_straight(rule: Rule) -> bool:
     return not re.search(r"\b(if|for|while|do|switch|bool|u?int|double|u?vec[234])\b", code_of(rule.source))
 
 
+def shares_divider(rule: Rule) -> bool:
+    """Whether the rule takes a root and divides: it would need the divider twice, and shares its roots out."""
+    return "sqrt(" in code_of(rule.source) and "/" in code_of(rule.source)
+
+
 def wide_loop(rule: Rule) -> str:
     """The loop that takes many elements at once, where the instruction set has one (see wide.h)."""
     fetches = " ".join(f"fetch({n} + i);" for n in rule.streams)
@@ -40,8 +45,7 @@ def wide_loop(rule: Rule) -> str:
     whole_by_divider(i + 2 * GRILLY_WIDE);
   }
 """
-    # A rule that takes a root and divides needs the divider twice: it shares its roots out.
-    shared = "sqrt(" in code_of(rule.source) and "/" in code_of(rule.source)
+    shared = shares_divider(rule)
     return f"""  const auto part = [&](std::size_t i, Mask some) {{
     {update("wide", "some, ")}
   }};
@@ -111,33 +115,52 @@ def sums(rule: Rule, precision: str) -> str:
         return " ".join(f"{target.format(k=k)} += {value.format(n=n)};" for k, n in enumerate(rule.sums))
 
     one = f"{term(precision, '{n}[i + c]', 'h')}\n      {add('sum[{k}].of[c]', 'x.{n}')}"
-    plain = f"""  const auto whole = [&](std::size_t i, Sixteen<{real}>(&sum)[{count}]) {{
+    classes = f"Sixteen<{real}>(&sum)[{count}]"
+    plain = f"""  const auto whole = [&](std::size_t i, {classes}) {{
     GRILLY_NO_LOOP_DEPENDENCE GRILLY_NO_UNROLLING
     for (std::size_t c = 0; c < kClasses; ++c) {{  // RULE LOOP {name}
       {one}
     }}
   }};
-  const auto part = [&](std::size_t i, std::size_t there, Sixteen<{real}>(&sum)[{count}]) {{
-    for (std::size_t c = 0; c < there; ++c) {{
+  const auto four = [&](std::size_t i, {classes}) {{
+    for (std::size_t k = 0; k < 4; ++k) whole(i + k * kClasses, sum);
+  }};
+  const auto part = [&](std::size_t i, std::size_t there, {classes}) {{
+    for (std::size_t c = 0; c < (there < kClasses ? there : kClasses); ++c) {{
       {one}
     }}
   }};
-  sum_chunk<{real}, Sixteen<{real}>, {count}>(count, whole, part, sums);
+  sum_chunk<{real}, Sixteen<{real}>, {count}>(count, four, part, sums);
 """
     splat = ", ".join(f"splat(h.{n})" for n in rule.scalars)
-    fetches = " ".join(f"fetch({n} + i);" for n in rule.streams)
+    # Only what this pass reads: fetching more would cost what it saves.
+    body_of_sums = code_of(rule.source).split(f"{rule.name}_sums")[1].split("}")[0]
+    read = [n for n in rule.streams if n in rule.inputs or re.search(rf"\bs\.{n}\b", body_of_sums)]
+    fetches = " ".join(f"fetch({n} + i);" for n in read)
+    shared = shares_divider(rule)
+    last = f"""{{
+      const std::size_t i = from + 3 * kClasses;
+      {term("by_divider", "load({n} + i)", f"by_divider::{rule.scalars_type}{{{splat}}}")}
+      {add("sum[{k}]", "x.{n}")}
+    }}"""
     vectors = f"""  const wide::{rule.scalars_type} all{{{splat}}};
   const auto whole = [&](std::size_t i, Wide(&sum)[{count}]) {{
     if (i + kAhead < count) {{ {fetches} }}
     {term("wide", "load({n} + i)", "all")}
     {add("sum[{k}]", "x.{n}")}
   }};
+  const auto four = [&](std::size_t from, Wide(&sum)[{count}]) {{
+    whole(from, sum);
+    whole(from + kClasses, sum);
+    whole(from + 2 * kClasses, sum);
+    {last if shared else "whole(from + 3 * kClasses, sum);"}
+  }};
   const auto part = [&](std::size_t i, std::size_t there, Wide(&sum)[{count}]) {{
-    const Mask some = first(there);
+    const Mask some = first(there < kClasses ? there : kClasses);
     {term("wide", "load(some, {n} + i)", "all")}
     {add("sum[{k}]", "keep(some, x.{n})")}
   }};
-  sum_chunk<{real}, Wide, {count}>(count, whole, part, sums);
+  sum_chunk<{real}, Wide, {count}>(count, four, part, sums);
 """
     wide = precision == "f32" and is_straight(rule)
     body = f"#if defined(GRILLY_WIDE)\n{vectors}#else\n{plain}#endif\n" if wide else plain

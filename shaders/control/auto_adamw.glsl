@@ -17,12 +17,12 @@ struct AutoAdamwControl {
   float lr_adapted, beta_adapted, surprise_taken, sinks, surprise, gain;
 };
 
-// The update's scalars are those of adamw.glsl; keep and add move the mean gradient. fresh: the parameter took part in
-// the last step, whose bias corrections were last_inv_bc1 and last_inv_sqrt_bc2, and before which the product of its
-// beta1 was last_product. share is the group's part of the learning rate, t counts steps, product runs over beta1.
+// p = p decay - lr d, with AdamW's d and decay; keep and add move the mean gradient. fresh: the parameter took part in
+// the last step, so that it has a direction. carry: the product of beta1 before this step, over its bias correction.
+// share is the group's part of the learning rate, t counts steps, product is that of beta1 before this step.
 struct AutoAdamwRow {
-  float beta1, c1, beta2, c2, step, inv_sqrt_bc2, eps, decay, keep, add;
-  float fresh, last_inv_bc1, last_inv_sqrt_bc2, last_product, share, weight_decay, t, product;
+  float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, keep, add, fresh, carry;
+  float share, weight_decay, t, product;
 };
 
 RULE float within(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
@@ -83,11 +83,10 @@ CONTROL AutoAdamwControl auto_adamw_decide(AutoAdamwControl c) {
 CONTROL AutoAdamwRow auto_adamw_row(AutoAdamwRow r, AutoAdamwControl c) {
   if (c.beta_adapted > 0) r.beta1 = within(r.beta1 - c.sinks, c.beta_min, c.beta_max);
   r.c1 = 1 - r.beta1;
-  r.product = r.product * r.beta1;
-  float bc1 = 1 - (c.corrected > 0 ? r.product : power(r.beta1, r.t));
-  float lr = r.share * c.lr;
-  r.step = lr / bc1;
-  r.decay = 1 - lr * r.weight_decay;
+  r.inv_bc1 = 1 / (1 - (c.corrected > 0 ? r.product * r.beta1 : power(r.beta1, r.t)));
+  r.carry = r.product * r.inv_bc1;
+  r.lr = r.share * c.lr;
+  r.decay = 1 - r.lr * r.weight_decay;
   if (c.surprise_taken == 0) {
     r.keep = float(1);
     r.add = float(0);

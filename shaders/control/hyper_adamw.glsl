@@ -1,16 +1,16 @@
 // What HypergradientAdamW decides between its two passes: the learning rate.
 
 struct HyperAdamwControl {
-  float gd;                                                                // <g, d>, the negative derivative by lr
+  float gd;                                                           // <g, d>, the negative derivative by lr
   float directed, log_scale, chain_rule, beta_hyper, lr_min, lr_max;  // directed: some parameter has a direction
   float lr, adapted;
 };
 
-// The update's scalars are those of adamw.glsl. fresh: the parameter took part in the last step, whose scalars are the
-// last_ ones. share is the group's part of the learning rate.
+// p = p decay - lr d, with AdamW's d and decay. fresh: the parameter took part in the last step, so that it has a
+// direction; counted_decay: the weight decay as far as it counts in that. share is the group's part of the learning rate.
 struct HyperAdamwRow {
-  float beta1, c1, beta2, c2, step, inv_sqrt_bc2, eps, decay;
-  float fresh, last_inv_bc1, last_inv_sqrt_bc2, last_lr, last_weight_decay, last_inv_decay, share, weight_decay, inv_bc1;
+  float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, fresh, counted_decay;
+  float share, weight_decay;
 };
 
 CONTROL HyperAdamwControl hyper_adamw_decide(HyperAdamwControl c) {
@@ -23,8 +23,7 @@ CONTROL HyperAdamwControl hyper_adamw_decide(HyperAdamwControl c) {
 }
 
 CONTROL HyperAdamwRow hyper_adamw_row(HyperAdamwRow r, HyperAdamwControl c) {
-  float lr = r.share * c.lr;
-  r.step = lr * r.inv_bc1;
-  r.decay = 1 - lr * r.weight_decay;
+  r.lr = r.share * c.lr;
+  r.decay = 1 - r.lr * r.weight_decay;
   return r;
 }

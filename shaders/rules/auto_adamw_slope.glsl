@@ -1,15 +1,15 @@
-// auto_adamw.glsl with the exact derivative of a step with respect to beta1.
+// auto_adamw.glsl with the exact derivative of its step by beta1.
 //
-// w is the derivative of m with respect to beta1: the m before, less the gradient.
+// j is that derivative over the learning rate: m and its bias correction both depend on beta1.
 // control/auto_adamw.glsl says what the scalars are.
 
 struct AutoAdamwSlopeState {
-  float p, m, v, w;
+  float p, m, v, d, j;
 };
 
 struct AutoAdamwSlopeScalars {
-  float beta1, c1, beta2, c2, step, inv_sqrt_bc2, eps, decay, keep, add;
-  float fresh, last_inv_bc1, last_inv_sqrt_bc2, last_product, share, weight_decay, t, product;
+  float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, keep, add, fresh, carry;
+  float share, weight_decay, t, product;
 };
 
 struct AutoAdamwSlopeSums {
@@ -19,15 +19,16 @@ struct AutoAdamwSlopeSums {
 CONTROLLED_BY(auto_adamw)
 
 SUMS AutoAdamwSlopeSums auto_adamw_slope_sums(AutoAdamwSlopeState s, float g, AutoAdamwSlopeScalars h) {
-  float scale = h.last_inv_bc1 / (sqrt(s.v) * h.last_inv_sqrt_bc2 + h.eps);
-  float d = h.fresh > 0 ? scale * s.m : 0;
-  float j = h.fresh > 0 ? -scale * (s.w + h.last_product * h.last_inv_bc1 * s.m) : 0;
+  float d = h.fresh > 0 ? s.d : 0;
+  float j = h.fresh > 0 ? s.j : 0;
   return AutoAdamwSlopeSums(g * d, g * g, d * d, g * j, j * j);
 }
 
 RULE AutoAdamwSlopeState auto_adamw_slope(AutoAdamwSlopeState s, float g, AutoAdamwSlopeScalars h) {
   float m = h.beta1 * s.m + h.c1 * g;
   float v = h.beta2 * s.v + h.c2 * g * g;
-  float d = sqrt(v) * h.inv_sqrt_bc2 + h.eps;
-  return AutoAdamwSlopeState(s.p * h.decay - h.step * m / d, m, v, s.m - g);
+  float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);
+  float d = scale * m;
+  float j = -scale * (s.m - g + h.carry * m);
+  return AutoAdamwSlopeState(s.p * h.decay - h.lr * d, m, v, d, j);
 }

@@ -30,17 +30,19 @@ static inline void spread(const Sixteen<Real>& sum, Real* to) {
 static inline void spread(Wide sum, float* to) { store(to, sum); }
 #endif
 
-// whole(i, sums) adds the 16 elements from i on, part(i, there, sums) fewer of them.
-template <class Real, class Classes, std::size_t Sums, class Whole, class Part>
-static inline void sum_chunk(std::size_t count, const Whole& whole, const Part& part, double* sums) {
+// four(i, sums) adds the 64 elements from i on, part(i, there, sums) at most 16.
+template <class Real, class Classes, std::size_t Sums, class Four, class Part>
+static inline void sum_chunk(std::size_t count, const Four& four, const Part& part, double* sums) {
   Classes total[Sums] = {};
   for (std::size_t a = 0, i = 0; a < 8 && i < count; ++a) {
     Classes eight[Sums] = {};
-    for (std::size_t b = 0; b < 8 && i < count; ++b) {
-      Classes four[Sums] = {};
-      for (std::size_t k = 0; k < 4 && i < count; ++k, i += kClasses)
-        i + kClasses <= count ? whole(i, four) : part(i, count - i, four);
-      for (std::size_t s = 0; s < Sums; ++s) eight[s] += four[s];
+    for (std::size_t b = 0; b < 8 && i < count; ++b, i += 4 * kClasses) {
+      Classes run[Sums] = {};
+      if (i + 4 * kClasses <= count)
+        four(i, run);
+      else
+        for (std::size_t at = i; at < count; at += kClasses) part(at, count - at, run);
+      for (std::size_t s = 0; s < Sums; ++s) eight[s] += run[s];
     }
     for (std::size_t s = 0; s < Sums; ++s) total[s] += eight[s];
   }

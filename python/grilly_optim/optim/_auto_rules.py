@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.kernels.rule import Control, Rule
+from grilly_optim.kernels.rule import Control, Rule, Twin
 from grilly_optim.kernels.scalar_math import exponential, hyperbolic_tangent, power
-from grilly_optim.optim.adamw import AdamWState
 
 Array = NDArray[Any]
 
@@ -21,38 +20,48 @@ class AutoScalars(NamedTuple):
     c1: Any
     beta2: Any
     c2: Any
-    step: Any
+    inv_bc1: Any
     inv_sqrt_bc2: Any
     eps: Any
     decay: Any
+    lr: Any
     keep: Any
     add: Any
     fresh: Any
-    last_inv_bc1: Any
-    last_inv_sqrt_bc2: Any
-    last_product: Any
+    carry: Any
     share: Any
     weight_decay: Any
     t: Any
     product: Any
 
 
-class SurpriseState(NamedTuple):
-    """The parameter, its moments, and the mean gradient."""
+class AutoState(NamedTuple):
+    """The parameter, its moments, and the direction of the last step."""
 
     p: Array
     m: Array
     v: Array
+    d: Array
+
+
+class SurpriseState(NamedTuple):
+    """The same, and the mean gradient."""
+
+    p: Array
+    m: Array
+    v: Array
+    d: Array
     e: Array
 
 
 class SlopeState(NamedTuple):
-    """The parameter, its moments, and the derivative of the first one with respect to beta1."""
+    """The parameter, its moments, the direction of the last step, and its derivative by beta1."""
 
     p: Array
     m: Array
     v: Array
-    w: Array
+    d: Array
+    j: Array
 
 
 class SlopeSurpriseState(NamedTuple):
@@ -61,11 +70,20 @@ class SlopeSurpriseState(NamedTuple):
     p: Array
     m: Array
     v: Array
+    d: Array
+    j: Array
     e: Array
-    w: Array
 
 
 class AutoSums(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    gd: Array
+    gg: Array
+    dd: Array
+
+
+class MomentumSums(NamedTuple):
     """See shaders/control/auto_adamw.glsl."""
 
     gd: Array
@@ -75,6 +93,15 @@ class AutoSums(NamedTuple):
 
 
 class SurpriseSums(NamedTuple):
+    """See shaders/control/auto_adamw.glsl."""
+
+    gd: Array
+    gg: Array
+    dd: Array
+    ee: Array
+
+
+class MomentumSurpriseSums(NamedTuple):
     """See shaders/control/auto_adamw.glsl."""
 
     gd: Array
@@ -100,9 +127,9 @@ class SlopeSurpriseSums(NamedTuple):
     gd: Array
     gg: Array
     dd: Array
-    ee: Array
     gj: Array
     jj: Array
+    ee: Array
 
 
 class AutoControl(NamedTuple):
@@ -149,40 +176,40 @@ def _fresh(x: Array, h: AutoScalars) -> Array:
     return x if h.fresh > 0 else np.zeros_like(x)
 
 
-def _scale(s: Any, h: AutoScalars) -> Array:
-    return np.asarray(h.last_inv_bc1 / (np.sqrt(s.v) * h.last_inv_sqrt_bc2 + h.eps))
-
-
-def _direction(s: Any, h: AutoScalars) -> Array:
-    return _fresh(_scale(s, h) * s.m, h)
-
-
-def _derivative(s: Any, h: AutoScalars) -> Array:
-    return _fresh(-_scale(s, h) * (s.w + h.last_product * h.last_inv_bc1 * s.m), h)
-
-
 def _mean(s: Any, g: Array, h: AutoScalars) -> Array:
     return np.asarray(h.keep * s.e + h.add * g if h.add > 0 else s.e)
 
 
-def auto_adamw_sums(s: AdamWState, g: Array, h: AutoScalars) -> AutoSums:
+def auto_adamw_sums(s: AutoState, g: Array, h: AutoScalars) -> AutoSums:
     """The first pass of shaders/rules/auto_adamw.glsl."""
-    d = _direction(s, h)
-    return AutoSums(g * d, g * g, d * d, _fresh(g * s.m, h))
+    d = _fresh(s.d, h)
+    return AutoSums(g * d, g * g, d * d)
 
 
-def auto_adamw(s: Any, g: Array, h: AutoScalars) -> AdamWState:
+def auto_adamw(s: Any, g: Array, h: AutoScalars) -> AutoState:
     """The second pass of shaders/rules/auto_adamw.glsl."""
     m = h.beta1 * s.m + h.c1 * g
     v = h.beta2 * s.v + h.c2 * g * g
-    d = np.sqrt(v) * h.inv_sqrt_bc2 + h.eps
-    return AdamWState(s.p * h.decay - h.step * m / d, m, v)
+    scale = h.inv_bc1 / (np.sqrt(v) * h.inv_sqrt_bc2 + h.eps)
+    d = scale * m
+    return AutoState(s.p * h.decay - h.lr * d, m, v, d)
+
+
+def auto_adamw_momentum_sums(s: AutoState, g: Array, h: AutoScalars) -> MomentumSums:
+    """The first pass of shaders/rules/auto_adamw_momentum.glsl."""
+    d = _fresh(s.d, h)
+    return MomentumSums(g * d, g * g, d * d, _fresh(g * s.m, h))
+
+
+def auto_adamw_momentum(s: AutoState, g: Array, h: AutoScalars) -> AutoState:
+    """The second pass of shaders/rules/auto_adamw_momentum.glsl."""
+    return auto_adamw(s, g, h)
 
 
 def auto_adamw_surprise_sums(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseSums:
     """The first pass of shaders/rules/auto_adamw_surprise.glsl."""
-    d, away = _direction(s, h), g - s.e
-    return SurpriseSums(g * d, g * g, d * d, _fresh(g * s.m, h), away * away)
+    d, away = _fresh(s.d, h), g - s.e
+    return SurpriseSums(g * d, g * g, d * d, away * away)
 
 
 def auto_adamw_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseState:
@@ -190,26 +217,42 @@ def auto_adamw_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseS
     return SurpriseState(*auto_adamw(s, g, h), _mean(s, g, h))
 
 
+def auto_adamw_momentum_surprise_sums(s: SurpriseState, g: Array, h: AutoScalars) -> MomentumSurpriseSums:
+    """The first pass of shaders/rules/auto_adamw_momentum_surprise.glsl."""
+    d, away = _fresh(s.d, h), g - s.e
+    return MomentumSurpriseSums(g * d, g * g, d * d, _fresh(g * s.m, h), away * away)
+
+
+def auto_adamw_momentum_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseState:
+    """The second pass of shaders/rules/auto_adamw_momentum_surprise.glsl."""
+    return auto_adamw_surprise(s, g, h)
+
+
 def auto_adamw_slope_sums(s: SlopeState, g: Array, h: AutoScalars) -> SlopeSums:
     """The first pass of shaders/rules/auto_adamw_slope.glsl."""
-    d, j = _direction(s, h), _derivative(s, h)
+    d, j = _fresh(s.d, h), _fresh(s.j, h)
     return SlopeSums(g * d, g * g, d * d, g * j, j * j)
 
 
-def auto_adamw_slope(s: SlopeState, g: Array, h: AutoScalars) -> SlopeState:
+def auto_adamw_slope(s: Any, g: Array, h: AutoScalars) -> SlopeState:
     """The second pass of shaders/rules/auto_adamw_slope.glsl."""
-    return SlopeState(*auto_adamw(s, g, h), s.m - g)
+    m = h.beta1 * s.m + h.c1 * g
+    v = h.beta2 * s.v + h.c2 * g * g
+    scale = h.inv_bc1 / (np.sqrt(v) * h.inv_sqrt_bc2 + h.eps)
+    d = scale * m
+    j = -scale * (s.m - g + h.carry * m)
+    return SlopeState(s.p * h.decay - h.lr * d, m, v, d, j)
 
 
 def auto_adamw_slope_surprise_sums(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseSums:
     """The first pass of shaders/rules/auto_adamw_slope_surprise.glsl."""
-    d, j, away = _direction(s, h), _derivative(s, h), g - s.e
-    return SlopeSurpriseSums(g * d, g * g, d * d, away * away, g * j, j * j)
+    d, j, away = _fresh(s.d, h), _fresh(s.j, h), g - s.e
+    return SlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, away * away)
 
 
 def auto_adamw_slope_surprise(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseState:
     """The second pass of shaders/rules/auto_adamw_slope_surprise.glsl."""
-    return SlopeSurpriseState(*auto_adamw(s, g, h), _mean(s, g, h), s.m - g)
+    return SlopeSurpriseState(*auto_adamw_slope(s, g, h), _mean(s, g, h))
 
 
 def within(x: Any, low: Any, high: Any) -> Any:
@@ -267,15 +310,14 @@ def auto_adamw_decide(c: AutoControl) -> AutoControl:
 def auto_adamw_row(r: AutoScalars, c: AutoControl) -> AutoScalars:
     """The twin of shaders/control/auto_adamw.glsl."""
     beta1 = within(r.beta1 - c.sinks, c.beta_min, c.beta_max) if c.beta_adapted > 0 else r.beta1
-    product = r.product * beta1
-    bc1 = 1 - (product if c.corrected > 0 else power(beta1, r.t))
-    lr = r.share * c.lr
-    taken = c.surprise_taken > 0
+    inv_bc1 = 1 / (1 - (r.product * beta1 if c.corrected > 0 else power(beta1, r.t)))
+    lr, taken = r.share * c.lr, c.surprise_taken > 0
     return r._replace(
         beta1=beta1,
         c1=1 - beta1,
-        product=product,
-        step=lr / bc1,
+        inv_bc1=inv_bc1,
+        carry=r.product * inv_bc1,
+        lr=lr,
         decay=1 - lr * r.weight_decay,
         keep=r.keep if taken else np.float64(1),
         add=r.add if taken else np.float64(0),
@@ -283,16 +325,17 @@ def auto_adamw_row(r: AutoScalars, c: AutoControl) -> AutoScalars:
 
 
 _CONTROL = Control(auto_adamw_decide, auto_adamw_row, AutoControl)
-AUTO_ADAMW = Rule(auto_adamw, AdamWState, AutoScalars, auto_adamw_sums, AutoSums, _CONTROL)
-AUTO_ADAMW_SURPRISE = Rule(
-    auto_adamw_surprise, SurpriseState, AutoScalars, auto_adamw_surprise_sums, SurpriseSums, _CONTROL
+
+
+def _rule(twin: Twin, state: type[Any], terms: Twin, sums: type[Any]) -> Rule:
+    return Rule(twin, state, AutoScalars, terms, sums, _CONTROL)
+
+
+AUTO = _rule(auto_adamw, AutoState, auto_adamw_sums, AutoSums)
+MOMENTUM = _rule(auto_adamw_momentum, AutoState, auto_adamw_momentum_sums, MomentumSums)
+SURPRISE = _rule(auto_adamw_surprise, SurpriseState, auto_adamw_surprise_sums, SurpriseSums)
+MOMENTUM_SURPRISE = _rule(
+    auto_adamw_momentum_surprise, SurpriseState, auto_adamw_momentum_surprise_sums, MomentumSurpriseSums
 )
-AUTO_ADAMW_SLOPE = Rule(auto_adamw_slope, SlopeState, AutoScalars, auto_adamw_slope_sums, SlopeSums, _CONTROL)
-AUTO_ADAMW_SLOPE_SURPRISE = Rule(
-    auto_adamw_slope_surprise,
-    SlopeSurpriseState,
-    AutoScalars,
-    auto_adamw_slope_surprise_sums,
-    SlopeSurpriseSums,
-    _CONTROL,
-)
+SLOPE = _rule(auto_adamw_slope, SlopeState, auto_adamw_slope_sums, SlopeSums)
+SLOPE_SURPRISE = _rule(auto_adamw_slope_surprise, SlopeSurpriseState, auto_adamw_slope_surprise_sums, SlopeSurpriseSums)

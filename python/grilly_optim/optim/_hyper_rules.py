@@ -1,4 +1,4 @@
-"""The rules of HypergradientAdamW: twins of shaders/rules/hyper_adamw*.glsl and shaders/control/hyper_adamw.glsl."""
+"""The rule of HypergradientAdamW: the twins of shaders/rules/hyper_adamw.glsl and shaders/control/hyper_adamw.glsl."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Control, Rule
 from grilly_optim.kernels.scalar_math import exponential
-from grilly_optim.optim.adamw import AdamWState
 
 Array = NDArray[Any]
+
+
+class HyperAdamWState(NamedTuple):
+    """The parameter, its moments, and the direction of the last step."""
+
+    p: Array
+    m: Array
+    v: Array
+    d: Array
 
 
 class HyperAdamWScalars(NamedTuple):
@@ -21,19 +29,15 @@ class HyperAdamWScalars(NamedTuple):
     c1: Any
     beta2: Any
     c2: Any
-    step: Any
+    inv_bc1: Any
     inv_sqrt_bc2: Any
     eps: Any
     decay: Any
+    lr: Any
     fresh: Any
-    last_inv_bc1: Any
-    last_inv_sqrt_bc2: Any
-    last_lr: Any
-    last_weight_decay: Any
-    last_inv_decay: Any
+    counted_decay: Any
     share: Any
     weight_decay: Any
-    inv_bc1: Any
 
 
 class HyperAdamWSums(NamedTuple):
@@ -56,30 +60,17 @@ class HyperAdamWControl(NamedTuple):
     adapted: Any
 
 
-def hyper_adamw_sums(s: AdamWState, g: Array, h: HyperAdamWScalars) -> HyperAdamWSums:
+def hyper_adamw_sums(s: HyperAdamWState, g: Array, h: HyperAdamWScalars) -> HyperAdamWSums:
     """The first pass of shaders/rules/hyper_adamw.glsl."""
-    d = h.last_inv_bc1 * s.m / (np.sqrt(s.v) * h.last_inv_sqrt_bc2 + h.eps)
-    return HyperAdamWSums(np.where(h.fresh > 0, g * d, 0).astype(g.dtype))
+    return HyperAdamWSums(g * s.d if h.fresh > 0 else np.zeros_like(g))
 
 
-def hyper_adamw(s: AdamWState, g: Array, h: HyperAdamWScalars) -> AdamWState:
+def hyper_adamw(s: HyperAdamWState, g: Array, h: HyperAdamWScalars) -> HyperAdamWState:
     """The second pass of shaders/rules/hyper_adamw.glsl."""
     m = h.beta1 * s.m + h.c1 * g
     v = h.beta2 * s.v + h.c2 * g * g
-    d = np.sqrt(v) * h.inv_sqrt_bc2 + h.eps
-    return AdamWState(s.p * h.decay - h.step * m / d, m, v)
-
-
-def hyper_adamw_decay_sums(s: AdamWState, g: Array, h: HyperAdamWScalars) -> HyperAdamWSums:
-    """The first pass of shaders/rules/hyper_adamw_decay.glsl."""
-    d = h.last_inv_bc1 * s.m / (np.sqrt(s.v) * h.last_inv_sqrt_bc2 + h.eps)
-    before = (s.p + h.last_lr * d) * h.last_inv_decay
-    return HyperAdamWSums(np.where(h.fresh > 0, g * (d + h.last_weight_decay * before), 0).astype(g.dtype))
-
-
-def hyper_adamw_decay(s: AdamWState, g: Array, h: HyperAdamWScalars) -> AdamWState:
-    """The second pass of shaders/rules/hyper_adamw_decay.glsl."""
-    return hyper_adamw(s, g, h)
+    d = h.inv_bc1 * m / (np.sqrt(v) * h.inv_sqrt_bc2 + h.eps)
+    return HyperAdamWState(s.p * h.decay - h.lr * d, m, v, d + h.counted_decay * s.p)
 
 
 def hyper_adamw_decide(c: HyperAdamWControl) -> HyperAdamWControl:
@@ -95,11 +86,14 @@ def hyper_adamw_decide(c: HyperAdamWControl) -> HyperAdamWControl:
 def hyper_adamw_row(r: HyperAdamWScalars, c: HyperAdamWControl) -> HyperAdamWScalars:
     """The twin of shaders/control/hyper_adamw.glsl."""
     lr = r.share * c.lr
-    return r._replace(step=lr * r.inv_bc1, decay=1 - lr * r.weight_decay)
+    return r._replace(lr=lr, decay=1 - lr * r.weight_decay)
 
 
-_CONTROL = Control(hyper_adamw_decide, hyper_adamw_row, HyperAdamWControl)
-HYPER_ADAMW = Rule(hyper_adamw, AdamWState, HyperAdamWScalars, hyper_adamw_sums, HyperAdamWSums, _CONTROL)
-HYPER_ADAMW_DECAY = Rule(
-    hyper_adamw_decay, AdamWState, HyperAdamWScalars, hyper_adamw_decay_sums, HyperAdamWSums, _CONTROL
+HYPER_ADAMW = Rule(
+    hyper_adamw,
+    HyperAdamWState,
+    HyperAdamWScalars,
+    hyper_adamw_sums,
+    HyperAdamWSums,
+    Control(hyper_adamw_decide, hyper_adamw_row, HyperAdamWControl),
 )

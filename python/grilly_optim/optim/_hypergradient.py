@@ -26,7 +26,6 @@ class HyperPast(NamedTuple):
         fresh: Whether, at that step, it had taken part in the one before: then it had a direction.
         seen: Whether its mean gradient has begun.
         product: Of its beta1, over its steps.
-        before: The product before its last step.
     """
 
     step: int = 0
@@ -34,7 +33,6 @@ class HyperPast(NamedTuple):
     fresh: int = 0
     seen: int = 0
     product: float = 1.0
-    before: float = 1.0
 
 
 class Hypergradient(Optimizer):

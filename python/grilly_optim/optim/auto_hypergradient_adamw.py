@@ -8,13 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim._auto_rules import (
-    AUTO_ADAMW,
-    AUTO_ADAMW_SLOPE,
-    AUTO_ADAMW_SLOPE_SURPRISE,
-    AUTO_ADAMW_SURPRISE,
-    within,
-)
+from grilly_optim.optim import _auto_rules
 from grilly_optim.optim._hypergradient import Hypergradient, HyperPast, rate_limits
 from grilly_optim.optim._options import Flag, Options, Range
 from grilly_optim.optim._past import Past
@@ -84,7 +78,7 @@ class AutoHypergradientAdamW(Hypergradient):
         OutOfDeviceMemory: The device has no room for the state.
 
     Gradients that are infinite or NaN adapt nothing. A parameter without a gradient keeps its moments, and its last
-    direction does not count in the next step. State takes 8 bytes per float32 element; 4 more with `track_surprise`,
+    direction does not count in the next step. State takes 12 bytes per float32 element; 4 more with `track_surprise`,
     and 4 more with `adapt_momentum` in "corrected". The theory behind these rules is for deterministic convex
     functions; here gradients are stochastic and a step late.
 
@@ -105,8 +99,9 @@ class AutoHypergradientAdamW(Hypergradient):
     STATE_NAMES: ClassVar[dict[str, str]] = {
         "m": "exp_avg",
         "v": "exp_avg_sq",
+        "d": "direction",
+        "j": "direction_by_beta1",
         "e": "mean_grad",
-        "w": "exp_avg_by_beta1",
     }
     OPTIONS: ClassVar[dict[str, Range | Flag]] = {
         "lr": Range(0),
@@ -226,30 +221,30 @@ class AutoHypergradientAdamW(Hypergradient):
 
     def _rule(self, options: Options) -> Rule:
         if self._corrected and self._momentum:
-            return AUTO_ADAMW_SLOPE_SURPRISE if self._surprised else AUTO_ADAMW_SLOPE
-        return AUTO_ADAMW_SURPRISE if self._surprised else AUTO_ADAMW
+            return _auto_rules.SLOPE_SURPRISE if self._surprised else _auto_rules.SLOPE
+        if self._momentum:
+            return _auto_rules.MOMENTUM_SURPRISE if self._surprised else _auto_rules.MOMENTUM
+        return _auto_rules.SURPRISE if self._surprised else _auto_rules.AUTO
 
     def _asked(self) -> dict[str, float]:
         return {**self._options_of_control, "warm": float(self._steps_done >= self._warmup_steps)}
 
     def _scalars(self, options: Options, past: Past) -> tuple[float, ...]:
         (beta1, beta2), t = options["betas"], past.step
-        last, last_product = t - 1, past.product if self._corrected else beta1 ** (t - 1)
         return (
             beta1,
-            1 - beta1,
+            0.0,  # c1: decided, as all that are 0 here
             beta2,
             1 - beta2,
-            0.0,  # step: decided
+            0.0,  # inv_bc1
             1 / math.sqrt(1 - beta2**t),
             options["eps"],
-            0.0,  # decay: decided
+            0.0,  # decay
+            0.0,  # lr
             self._gamma if past.seen else 0.0,
             1 - self._gamma if past.seen else 1.0,
             past.fresh,
-            1 / (1 - last_product) if past.fresh else 0.0,
-            1 / math.sqrt(1 - beta2**last) if past.fresh else 0.0,
-            past.before,
+            0.0,  # carry
             options["share"],
             options["weight_decay"],
             t,
@@ -261,7 +256,7 @@ class AutoHypergradientAdamW(Hypergradient):
             low, high = found["beta_min"], found["beta_max"]
             for group, options in zip(self.param_groups, self._options, strict=True):
                 beta1, beta2 = options["betas"]
-                group["betas"] = options["betas"] = (within(beta1 - found["sinks"], low, high), beta2)
+                group["betas"] = options["betas"] = (_auto_rules.within(beta1 - found["sinks"], low, high), beta2)
             self._histories["beta1"].append(self.param_groups[0]["betas"][0])
         if found["lr_adapted"]:
             self._histories["lr"].append(self.current_lr)
@@ -281,4 +276,4 @@ class AutoHypergradientAdamW(Hypergradient):
         if past.last != self._steps_done:
             return past
         seen = int(past.seen or found["surprise_taken"])
-        return past._replace(seen=seen, product=past.product * beta1, before=past.product)
+        return past._replace(seen=seen, product=past.product * beta1)

@@ -6,7 +6,7 @@ import math
 from typing import Any, ClassVar
 
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim._hyper_rules import HYPER_ADAMW, HYPER_ADAMW_DECAY
+from grilly_optim.optim._hyper_rules import HYPER_ADAMW
 from grilly_optim.optim._hypergradient import Hypergradient, rate_limits
 from grilly_optim.optim._options import Flag, Options, Range
 from grilly_optim.optim._past import Past
@@ -46,11 +46,10 @@ class HypergradientAdamW(Hypergradient):
         ValueError: A parameter that is read-only or overlaps another, an option out of range, or `chain_rule` without
             `log_scale`.
         DeviceUnavailable: The device is unknown or cannot be used.
-        OutOfDeviceMemory: The device has no room for the two moments.
+        OutOfDeviceMemory: The device has no room for the moments and the direction.
 
     A hypergradient that is infinite or NaN changes nothing. A parameter without a gradient keeps its moments, and its
-    last direction does not count in the next step. State takes 8 bytes per float32 element: the direction is made anew
-    from the moments.
+    last direction does not count in the next step. State takes 12 bytes per float32 element.
 
     Source: Baydin et al., "Online learning rate adaptation with hypergradient descent", 2018.
 
@@ -65,7 +64,7 @@ class HypergradientAdamW(Hypergradient):
         (True, 50)
     """
 
-    STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq"}
+    STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "d": "direction"}
     OPTIONS: ClassVar[dict[str, Range | Flag]] = {
         "lr": Range(0),
         "betas": Range(0, 1, pair=True),
@@ -104,27 +103,22 @@ class HypergradientAdamW(Hypergradient):
         super().__init__(params, defaults, device)
 
     def _rule(self, options: Options) -> Rule:
-        return HYPER_ADAMW_DECAY if self._include_weight_decay else HYPER_ADAMW
+        return HYPER_ADAMW
 
     def _scalars(self, options: Options, past: Past) -> tuple[float, ...]:
-        lr, (beta1, beta2), weight_decay, t = options["lr"], options["betas"], options["weight_decay"], past.step
-        last, decay = t - 1, 1 - lr * weight_decay
+        (beta1, beta2), weight_decay, t = options["betas"], options["weight_decay"], past.step
         return (
             beta1,
             1 - beta1,
             beta2,
             1 - beta2,
-            0.0,  # step: decided
+            1 / (1 - beta1**t),
             1 / math.sqrt(1 - beta2**t),
             options["eps"],
             0.0,  # decay: decided
+            0.0,  # lr: decided
             past.fresh,
-            1 / (1 - beta1**last) if past.fresh else 0.0,
-            1 / math.sqrt(1 - beta2**last) if past.fresh else 0.0,
-            lr,
-            weight_decay,
-            1 / decay if decay else 0.0,
+            weight_decay if self._include_weight_decay else 0.0,
             options["share"],
             weight_decay,
-            1 / (1 - beta1**t),
         )
