@@ -31,7 +31,7 @@ def clip_grad_norm(
 
     Args:
         gradients: Floating point arrays: a sequence or a dict of them, where None is skipped, or one array.
-        max_norm: 0 or more; infinity changes nothing, and the norm is returned.
+        max_norm: 0 or more; with infinity a finite norm is returned, and nothing is scaled.
         norm_type: The p of the norm, above 0: 2 for the root of the sum of squares, infinity or "inf" for the largest
             absolute value.
         error_if_nonfinite: Whether a norm that is infinite or NaN is an error. Otherwise, as in torch, an infinite norm
@@ -64,10 +64,10 @@ def clip_grad_norm(
     if not p > 0:
         raise ValueError(f"norm_type must be above 0, got {norm_type!r}")
     strict = Flag().take("error_if_nonfinite", error_if_nonfinite)
-    arrays = _arrays(gradients)
-    distinct = _distinct(arrays)
+    named = _named(gradients)
+    distinct = _distinct(named)
     with np.errstate(all="ignore"):
-        norm = _norm(arrays.values(), p)
+        norm = _norm([array for _, array in named], p)
         if strict and not math.isfinite(norm):
             raise RuntimeError(f"the norm of the gradients is {norm}, so they cannot be clipped; nothing has changed")
         factor = limit / (norm + 1e-6)
@@ -102,7 +102,7 @@ def clip_grad_value(gradients: Clippable, clip_value: float) -> None:
     """
     limit = _at_least_0("clip_value", clip_value)
     with np.errstate(all="ignore"):
-        for array in _arrays(gradients).values():
+        for _, array in _named(gradients):
             bound = array.dtype.type(limit)
             np.clip(array, -bound, bound, out=array)
 
@@ -114,48 +114,53 @@ def _at_least_0(name: str, value: Any) -> float:
     return number
 
 
-def _arrays(gradients: Any) -> dict[str, Array]:
-    """The gradients that are there, by the names that messages call them; every one can be written to."""
+def _named(gradients: Any) -> list[tuple[str, Array]]:
+    """The gradients that are there, and how messages call them; every one can be written to."""
     if isinstance(gradients, np.ndarray):
-        named = {"gradients": gradients}
+        given = [("gradients", gradients)]
     elif isinstance(gradients, Mapping):
-        named = {f"gradients[{key!r}]": array for key, array in gradients.items()}
+        given = [(f"gradients[{key!r}]", array) for key, array in gradients.items()]
     elif isinstance(gradients, Iterable) and not isinstance(gradients, str | bytes):
-        named = {f"gradients[{i}]": array for i, array in enumerate(gradients)}
+        given = [(f"gradients[{i}]", array) for i, array in enumerate(gradients)]
     else:
         raise TypeError(f"gradients must be an array, or a sequence or dict of them, got {type(gradients).__name__}")
-    named = {who: array for who, array in named.items() if array is not None}
-    for who, array in named.items():
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{who} must be a NumPy array, got {type(array).__name__}")
-        if isinstance(array, Parameter):
-            raise TypeError(f"{who} must be a gradient, got a Parameter, which would be clipped itself: pass its .grad")
-        if array.dtype.kind != "f":
-            raise TypeError(f"{who} must hold floating point numbers, got dtype {array.dtype}")
-        if not array.flags.writeable:
-            raise ValueError(f"{who} is read-only, and would have to be clipped in place")
-    return named
+    for who, array in given:
+        if array is not None:
+            _check(array, who)
+    # Plain views: subclasses have their own ideas of arithmetic.
+    return [(who, np.asarray(array)) for who, array in given if array is not None]
 
 
-def _distinct(arrays: Mapping[str, Array]) -> list[Array]:
+def _check(array: Any, who: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{who} must be a NumPy array, got {type(array).__name__}")
+    if isinstance(array, Parameter):
+        raise TypeError(f"{who} must be a gradient, got a Parameter, which would be clipped itself: pass its .grad")
+    if array.dtype.kind != "f":
+        raise TypeError(f"{who} must hold floating point numbers, got dtype {array.dtype}")
+    if not array.flags.writeable:
+        raise ValueError(f"{who} is read-only, and would have to be clipped in place")
+
+
+def _distinct(named: list[tuple[str, Array]]) -> list[Array]:
     """Each array once, so that none is scaled twice."""
-    once: dict[tuple[Any, ...], str] = {}
-    for who, array in arrays.items():
+    once: dict[tuple[Any, ...], tuple[str, Array]] = {}
+    for who, array in named:
         if overlaps_itself(array):
             raise ValueError(f"{who} overlaps itself: several of its elements share memory (strides {array.strides})")
-        once.setdefault(layout(array), who)
-    names = list(once.values())
-    overlap = first_overlap([arrays[who] for who in names])
+        once.setdefault(layout(array), (who, array))
+    names, arrays = [who for who, _ in once.values()], [array for _, array in once.values()]
+    overlap = first_overlap(arrays)
     if overlap:
         first, second = (names[i] for i in overlap)
         raise ValueError(f"{second} overlaps the memory of {first}, and would be scaled twice in part")
-    return [arrays[who] for who in names]
+    return arrays
 
 
 def _blocks(array: Array) -> Iterator[NDArray[np.float64]]:
     """The elements in float64, in the order in which they lie in memory."""
     blocks = np.nditer(
-        np.asarray(array),
+        array,
         ["external_loop", "buffered", "zerosize_ok"],
         ["readonly"],
         np.float64,
