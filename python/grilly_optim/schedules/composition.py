@@ -147,6 +147,21 @@ class SequentialLR(_Composition):
                 scheduler.step()
             self._last_lr = scheduler.get_last_lr()
 
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a snapshot of `state_dict`, arguments included. The optimizer loads its own.
+
+        Raises:
+            TypeError: Not a state dict, or a value of another type.
+            ValueError: Other schedules, or a value out of range.
+        """
+        milestones = len(self._milestones)
+        with self._all_or_nothing():
+            super().load_state_dict(state_dict)
+            if len(self._milestones) != milestones:
+                raise ValueError(
+                    f"'_milestones' of state_dict must have {milestones} entries, got {len(self._milestones)}"
+                )
+
 
 class ChainedScheduler(_Composition):
     """Schedules that act at the same time: a step is a step of each, in their order.
