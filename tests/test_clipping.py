@@ -63,6 +63,12 @@ def test_a_norm_that_is_small_enough_leaves_every_bit() -> None:
     assert_bits(g, before)
 
 
+def test_small_norms_are_kept_from_0_as_in_torch() -> None:
+    g = np.array([3e-6, 4e-6])
+    assert clip_grad_norm([g], 1e-6) == pytest.approx(5e-6)
+    np.testing.assert_allclose(g, [0.5e-6, 4e-6 / 6], rtol=1e-12)
+
+
 def test_the_forms_in_which_gradients_come() -> None:
     forms: list[Callable[[Array, Array], Any]] = [
         lambda a, b: [a, b],

@@ -166,6 +166,32 @@ def test_corners_of_one_cycle(three_phase: bool, strategy: str) -> None:
     assert max(lr for lr, _ in said.values()) == said[7][0]
 
 
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+def test_the_step_after_the_last_of_one_cycle(strategy: str) -> None:
+    optimizer = Groups(0.1, momentum=0.5)
+    schedule = OneCycleLR(optimizer, 1.0, 10, anneal_strategy=strategy, base_momentum=0.1, max_momentum=0.99)
+    for _ in range(10):
+        schedule.step()
+    (rate,), momentum = schedule.get_last_lr(), optimizer.param_groups[0]["momentum"]
+    if strategy == "linear":
+        assert (rate, momentum) == (pytest.approx(4e-6), pytest.approx(0.99))
+    else:
+        assert 4e-6 < rate < 0.2
+        assert 0.8 < momentum < 0.99
+
+
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+def test_phases_of_one_cycle_without_length(strategy: str) -> None:
+    assert OneCycleLR(Groups(0.1, momentum=0), 1.0, 10, pct_start=0.1).get_last_lr() == [1.0]
+    up = OneCycleLR(Groups(0.1, momentum=0), 1.0, 4, pct_start=1.0, anneal_strategy=strategy)
+    rates = [up.get_last_lr()[0]]
+    for _ in range(4):
+        up.step()
+        rates += up.get_last_lr()
+    assert rates[:4] == sorted(rates[:4])
+    assert rates[3:] == pytest.approx([1.0, 4e-6])
+
+
 def test_one_cycle_writes_momentum_where_there_are_no_betas() -> None:
     optimizer = Groups(0.1, momentum=0.5)
     OneCycleLR(optimizer, 1.0, 21)
@@ -386,6 +412,35 @@ def test_a_state_dict_is_a_snapshot(row: str) -> None:
     schedule.load_state_dict(saved)
     go(schedule, 12)
     assert saved == kept
+
+
+def test_what_is_done_to_a_state_dict_is_not_done_to_the_schedule() -> None:
+    schedule = ReduceLROnPlateau(Groups(0.1, 0.2), min_lr=[0.1, 0.2])
+    saved = schedule.state_dict()
+    schedule.load_state_dict(saved)
+    saved["min_lr"][0] = saved["_last_lr"][0] = 7.0
+    assert schedule.state_dict()["min_lr"] == schedule.get_last_lr() == [0.1, 0.2]
+    schedule.state_dict()["min_lr"][0] = 7.0
+    assert schedule.state_dict()["min_lr"] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 5, 12, 20])
+def test_going_on_by_last_epoch_where_the_rate_is_a_function_of_the_epoch(epoch: int) -> None:
+    builds: list[Callable[[Any, int], Any]] = [
+        lambda o, e: LambdaLR(o, lambda t: 1 / (1 + t), e),
+        lambda o, e: CosineAnnealingWarmRestarts(o, 3, 2, 0.001, e),
+        lambda o, e: OneCycleLR(o, 0.5, 40, last_epoch=e),
+    ]
+    for build in builds:
+        whole = pair()
+        schedule = build(whole, -1)
+        go(schedule, epoch)
+        second = pair()
+        for group, said in zip(second.param_groups, whole.param_groups, strict=True):
+            group.update({k: said[k] for k in said if k != "params"})
+        again = build(second, epoch)
+        assert [(g["lr"], g["betas"]) for g in second.param_groups] == go(schedule, 1)[0]
+        assert go(again, 9) == go(schedule, 9)
 
 
 @rows
