@@ -16,6 +16,8 @@ def real(name: str, value: Any) -> float:
     Raises:
         TypeError: Not a real number.
     """
+    if type(value) is float:  # nearly always, and schedules ask several times a step
+        return value
     array = None if isinstance(value, str | bytes) else np.asarray(value)
     if array is None or array.ndim or (array.dtype.kind not in "biuf" and not isinstance(value, int)):
         raise TypeError(f"{name} must be a real number, got {value!r}")

@@ -119,7 +119,9 @@ class Scheduler(ABC):
 class LRScheduler(Scheduler):
     """Base of the schedules that go by the number of steps alone.
 
-    A subclass gives `get_lr`, and names its arguments in `OPTIONS` to have them in its state dict.
+    A subclass gives `get_lr`, which is asked for epoch 0 too: first of all, and again where a `SequentialLR` comes to
+    it. It may name its arguments in `OPTIONS`, to have them in its state dict: each with an object whose
+    ``take(name, value)`` returns a good value and refuses another.
 
     Args:
         optimizer: Any object with `param_groups`, a list of dicts that hold ``"lr"``.
