@@ -13,7 +13,7 @@ import pytest
 import grilly_optim
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/getting-started.md"]
+PAGES = ["README.md", "docs/getting-started.md", "docs/schedules.md"]
 
 
 def modules() -> list[str]:
@@ -34,6 +34,9 @@ def test_every_public_function_has_an_example() -> None:
     for name in grilly_optim.optim.__all__:
         if name != "Optimizer":
             assert ">>>" in (getattr(grilly_optim.optim, name).__doc__ or ""), name
+    for name in grilly_optim.schedules.__all__:
+        if name != "Scheduler":
+            assert ">>>" in (getattr(grilly_optim.schedules, name).__doc__ or ""), name
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,5 +1,7 @@
 """Optimizers for NumPy arrays: one update rule on Vulkan GPUs, compiled SIMD code and pure NumPy."""
 
+from typing import TYPE_CHECKING, Any
+
 from grilly_optim import optim
 from grilly_optim._devices import DeviceInfo, counters, default_device, devices
 from grilly_optim._errors import DeviceLost, DeviceUnavailable, OutOfDeviceMemory
@@ -18,12 +20,24 @@ __all__ = [
     "devices",
     "empty",
     "optim",
+    "schedules",
     "zeros",
 ]
 
 
-def __getattr__(name: str) -> str:
-    # Looked up when it is asked for: reading the package's metadata takes longer than the rest of the import.
+if TYPE_CHECKING:
+    from grilly_optim import schedules
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when they are asked for: schedules take a tenth of the time of this import, and reading the package's
+    # metadata takes longer than all of it.
+    if name == "schedules":
+        import importlib
+
+        return importlib.import_module("grilly_optim.schedules")
     if name == "__version__":
         from importlib.metadata import version
 

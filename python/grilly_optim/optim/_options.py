@@ -10,6 +10,23 @@ from typing import Any
 import numpy as np
 
 
+def real(name: str, value: Any) -> float:
+    """The value as a float; an int that no float can hold is infinite.
+
+    Raises:
+        TypeError: Not a real number.
+    """
+    if type(value) is float:  # nearly always, and schedules ask several times a step
+        return value
+    array = None if isinstance(value, str | bytes) else np.asarray(value)
+    if array is None or array.ndim or (array.dtype.kind not in "biuf" and not isinstance(value, int)):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 @dataclass(frozen=True)
 class Range:
     """Real, finite numbers in [low, high); a pair of them with `pair`. Taken as Python floats: scalars are doubles."""
@@ -32,13 +49,7 @@ class Range:
         return self._number(f"{name}[0]", value[0]), self._number(f"{name}[1]", value[1])
 
     def _number(self, name: str, value: Any) -> float:
-        array = None if isinstance(value, str | bytes) else np.asarray(value)
-        if array is None or array.ndim or (array.dtype.kind not in "biuf" and not isinstance(value, int)):
-            raise TypeError(f"{name} must be a real number, got {value!r}")
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
+        number = real(name, value)
         if not self.low <= number < self.high:
             expected = (
                 f"{self.low:g} or more, and finite" if self.high == math.inf else f"in [{self.low:g}, {self.high:g})"

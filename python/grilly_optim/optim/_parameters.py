@@ -77,7 +77,7 @@ def check(array: Any, who: str) -> None:
         raise TypeError(f"{who} must be a NumPy array, got {type(array).__name__}")
     if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
         raise TypeError(f"{who} must be float32 or float64, got dtype {array.dtype}")
-    if _overlaps_itself(array):
+    if overlaps_itself(array):
         raise ValueError(f"{who} overlaps itself: several of its elements share memory (strides {array.strides})")
     require_writeable(array, who)
 
@@ -88,7 +88,7 @@ def require_precision(array: Array, who: str, device: DeviceInfo) -> None:
         raise TypeError(f"{who} is float64, which {device.name} does not support: use float32 or device='cpu'")
 
 
-def _overlaps_itself(array: Array) -> bool:
+def overlaps_itself(array: Array) -> bool:
     """Whether elements may share memory; slices, transposes and reversals of real arrays never do."""
     reach = array.itemsize
     for stride, extent in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
@@ -120,19 +120,25 @@ def require_writeable(array: Array, who: str) -> None:
         raise ValueError(f"{who} is read-only, and would have to be updated in place")
 
 
-def refuse_overlap(arrays: Sequence[Array], who: Sequence[str]) -> None:
-    """Refuse parameters that share memory; views of one array that do not overlap are fine."""
+def first_overlap(arrays: Sequence[Array]) -> tuple[int, int] | None:
+    """Two arrays that share memory, if there are any; views of one array that do not overlap do not."""
     spans = sorted((*byte_bounds(a), i) for i, a in enumerate(arrays) if a.size)
     reaching: list[tuple[int, int]] = []  # (end, index) of earlier arrays that may reach into the next
     for begin, end, i in spans:
         reaching = [(e, j) for e, j in reaching if e > begin]
         for _, j in reaching:
             if np.shares_memory(arrays[i], arrays[j]):
-                first, second = sorted((i, j))
-                raise ValueError(
-                    f"{who[second]} overlaps the memory of {who[first]}: every parameter needs memory of its own"
-                )
+                return min(i, j), max(i, j)
         reaching.append((end, i))
+    return None
+
+
+def refuse_overlap(arrays: Sequence[Array], who: Sequence[str]) -> None:
+    """Refuse parameters that share memory."""
+    overlap = first_overlap(arrays)
+    if overlap:
+        first, second = (who[i] for i in overlap)
+        raise ValueError(f"{second} overlaps the memory of {first}: every parameter needs memory of its own")
 
 
 def is_direct(array: Array) -> bool:
