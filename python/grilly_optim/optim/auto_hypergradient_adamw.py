@@ -90,7 +90,7 @@ class AutoHypergradientAdamW(Hypergradient):
         >>> from grilly_optim.optim import AutoHypergradientAdamW
         >>> w = np.array([5.0, -3.0])
         >>> optimizer = AutoHypergradientAdamW([w], lr=1e-4, rule="corrected", device="numpy")
-        >>> for _ in range(200):
+        >>> for _ in range(400):
         ...     optimizer.step(gradients=[2 * w])
         >>> bool(np.abs(w).max() < 0.5), optimizer.current_lr > 1e-4
         (True, True)
