@@ -65,6 +65,7 @@ class HypergradientAdamW(Hypergradient):
     """
 
     STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "d": "direction"}
+    SETTINGS: ClassVar[tuple[str, ...]] = ("_options_of_control", "_include_weight_decay")
     OPTIONS: ClassVar[dict[str, Range | Flag]] = {
         "lr": Range(0),
         "betas": Range(0, 1, pair=True),
