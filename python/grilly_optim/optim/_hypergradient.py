@@ -71,7 +71,7 @@ class Hypergradient(Optimizer):
 
     @property
     def current_lr(self) -> float:
-        """The learning rate of the first group, as the last step used it."""
+        """The first group's learning rate, as the last step used it or somebody has written it since."""
         return float(self.param_groups[0]["lr"])
 
     @property

@@ -51,15 +51,15 @@ class AutoHypergradientAdamW(Hypergradient):
 
     Args:
         params: float32 or float64 arrays, updated in place: a sequence, (name, array) pairs, a dict of names, or group
-            dicts. Groups keep the ratio of their learning rates; the limits are for the first group's. beta1 moves by
-            the same amount in each.
+            dicts. Groups keep the ratio of their learning rates; the limits are for the first group's (the first that
+            is not at 0). beta1 moves by the same amount in each, up to the limits.
         lr: Learning rate to begin with, 0 or more. A group at 0 stays there until something else is written to it.
         betas: Decay of the two moments, each in [0, 1).
         eps: Added to the denominator, 0 or more.
         weight_decay: Decoupled decay per unit of learning rate, 0 or more.
         hyper_lr: Learning rate of the learning rate. None: 0.01 in "doc", 0.2 in "corrected".
         hyper_lr_beta: Learning rate of beta1. None: 1.0 in "doc", 0.01 in "corrected".
-        lr_min: The least learning rate.
+        lr_min: The least learning rate. With 0, one that has come to 0 stays there.
         lr_max: The greatest.
         adapt_momentum: Adapt beta1.
         track_surprise: Compute the surprise. It changes no parameter; read it from the properties.
@@ -79,8 +79,9 @@ class AutoHypergradientAdamW(Hypergradient):
         DeviceUnavailable: The device is unknown or cannot be used.
         OutOfDeviceMemory: The device has no room for the state.
 
-    Gradients that are infinite or NaN adapt nothing. A parameter without a gradient keeps its moments, and its last
-    direction does not count in the next step. State takes 12 bytes per float32 element; 4 more with `track_surprise`,
+    Gradients that are infinite or NaN adapt nothing, nor do float32 gradients beyond about 1e18, whose squares are. A
+    parameter without a gradient keeps its moments, and its last direction, m' and J count as 0 in the next step. State
+    takes 12 bytes per float32 element; 4 more with `track_surprise`,
     and 4 more with `adapt_momentum` in "corrected". The theory behind these rules is for deterministic convex
     functions; here gradients are stochastic and a step late.
 

@@ -19,10 +19,11 @@ from grilly_optim.optim import _gradients, _parameters, _past
 from grilly_optim.optim._attached import Attached, Method, PathIntegral
 from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._launch import Launch, by_member
-from grilly_optim.optim._options import Flag, Options, Range, take_options
+from grilly_optim.optim._options import Flag, Options, Range, at_least_0, take_options
 from grilly_optim.optim._past import Past, Pasts
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
 from grilly_optim.optim._turns import Turns
+from grilly_optim.optim.clipping import total_norm
 
 if TYPE_CHECKING:
     from grilly_optim._devices import Backend
@@ -234,14 +235,17 @@ class Optimizer(ABC):
             method: `grilly_optim.continual.EWC` or `grilly_optim.continual.SynapticIntelligence`.
             strength: Of the penalty, 0 or more; attach the same method again to change it. None means 1 for EWC, and
                 for SynapticIntelligence 0: the path integral alone.
-            params: The parameters that it is for, in the method's order; None means all.
+            params: The parameters that it is for, in the method's order; None means all, and when the method is
+                attached already, the same.
 
         Raises:
             TypeError: Something else is to be attached.
-            ValueError: `strength` below 0, a parameter that is not this optimizer's, shapes that are not the method's,
-                or a method is attached already that needs the same place.
+            ValueError: `strength` below 0, a parameter that is not this optimizer's or is there twice, shapes that are
+                not the method's, a method is attached already that needs the same place, or this one is, to others.
             OutOfDeviceMemory: The device has no room for the penalty (8 bytes per float32 element) or the path
                 integral (4 bytes).
+
+            After any of them, the optimizer is as before.
 
         Example:
             >>> import numpy as np
@@ -257,36 +261,55 @@ class Optimizer(ABC):
             array([0., 0.])
         """
         with self._turns:
-            attached = Attached.checked(self._attached, method, strength, self._positions_of(params))
-            if attached in self._attached:
-                attached.prepare(self._launches, by_member(self._launches))
+            old = self._find(method)
+            others = [a for a in self._attached if a is not old]
+            new = Attached.checked(others, method, strength, self._members(params, old))
+            if old is not None:
+                old.release(self._launches)
+                new.prepare(self._launches, by_member(self._launches))
+                self._attached[self._attached.index(old)] = new
                 return
-            attached.prepare(self._launches, {})
-            arrays = [self._parameters[i] for i in attached.members]
-            method._attach(arrays, PathIntegral(self, attached.members) if method._integrates else None)
-            self._attached.append(attached)
+            try:
+                new.prepare(self._launches, {})
+                arrays = [self._parameters[i] for i in new.members]
+                method._attach(arrays, PathIntegral(self, new.members) if method._integrates else None)
+            except BaseException:
+                self._rebuild(self.param_groups, self._pasts)  # without the room that has been made
+                raise
+            self._attached.append(new)
 
     def detach(self, method: Method) -> None:
         """Undo `attach`.
 
         Raises:
             ValueError: It is not attached.
+            OutOfDeviceMemory: There is no room to make the plans anew. It is detached, but its room is not free.
         """
-        attached = next((a for a in self._attached if a.method is method), None)
+        attached = self._find(method)
         if attached is None:
             raise ValueError(f"{type(method).__name__} is not attached to this optimizer")
         method._detach()
         with self._turns:
             self._attached.remove(attached)
+            attached.release(self._launches)
             self._rebuild(self.param_groups, self._pasts)
 
-    def _positions_of(self, params: Iterable[Array] | None) -> list[int]:
+    def _find(self, method: Method) -> Attached | None:
+        return next((a for a in self._attached if a.method is method), None)
+
+    def _members(self, params: Iterable[Array] | None, old: Attached | None) -> list[int]:
+        """The positions of these parameters; those that the method is attached to already may not change."""
         if params is None:
-            return list(range(len(self._parameters)))
+            return list(range(len(self._parameters))) if old is None else old.members
         found = [self._positions.get(id(p)) for p in params]
         if None in found:
             raise ValueError(f"params has an array at {found.index(None)} that is no parameter of this optimizer")
-        return [i for i in found if i is not None]
+        members = [i for i in found if i is not None]
+        if len(set(members)) < len(members):
+            raise ValueError("params has an array more than once")
+        if old is not None and members != old.members:
+            raise ValueError(f"{type(old.method).__name__} is attached to other params: detach it first")
+        return members
 
     # Steps.
 
@@ -305,14 +328,15 @@ class Optimizer(ABC):
                 ``id(parameter)``. None, or a missing key, leaves a parameter and its step count as they are. Without
                 `gradients` the ``.grad`` of each `Parameter` is read. A gradient of another real precision is cast;
                 gradients are never written to.
-            max_norm: Scale the gradients down so that their global norm is at most this, as `clip_grad_norm` would; the
-                kernel scales what it reads, and the processor reads the gradients once to know the norm.
-            clip_value: Clip every gradient to [-clip_value, clip_value], in the kernel.
+            max_norm: Scale the gradients down so that their global norm is at most this, as `clip_grad_norm` would but
+                for the last digits of the norm; the kernel scales what it reads, and the processor reads the gradients
+                once to know the norm. 0 or more, or infinity.
+            clip_value: Clip every gradient to [-clip_value, clip_value], in the kernel. 0 or more, or infinity.
 
         Raises:
             TypeError: A complex gradient, or options that are not numbers.
             ValueError: A gradient of another shape, an unknown name or id, a wrong count, or an option out of range;
-                both `max_norm` and `clip_value`.
+                both `max_norm` and `clip_value`, or one below 0.
             DeviceLost: The device failed; build the optimizer anew.
 
             After any of the first two, nothing has changed.
@@ -369,11 +393,12 @@ class Optimizer(ABC):
         if max_norm is not None and clip_value is not None:
             raise ValueError("max_norm and clip_value are both given: clip by one of them")
         if clip_value is not None:
-            return self._update(gradients, Range(0).take("clip_value", clip_value), 1.0)
-        limit = Range(0).take("max_norm", max_norm)
+            return self._update(gradients, at_least_0("clip_value", clip_value), 1.0)
+        limit = at_least_0("max_norm", max_norm)
         gradients = self._conform(gradients)
-        # As torch, which has the small number so that gradients of zero stay what they are.
-        return self._update(gradients, math.inf, min(1.0, limit / (self._norm(gradients) + 1e-6)))
+        # As torch, which has the small number so that gradients of zero stay what they are; NaN is for all of them.
+        factor = limit / (self._norm(gradients) + 1e-6)
+        return self._update(gradients, math.inf, 1.0 if factor >= 1 else factor)
 
     def _norm(self, gradients: list[Array | None]) -> float:
         """The global norm, by the processor: gradients are in its memory on every device."""
@@ -384,7 +409,11 @@ class Optimizer(ABC):
         square, plans = np.zeros(1), [launch.plan for launch in self._norms]
         if not self._host().run(plans, (gradients,), [[(0.0,)]] * len(plans), [None] * len(plans), numbers=square):
             raise RuntimeError(REFUSED)
-        return math.sqrt(square[0])
+        if math.isfinite(square[0]):
+            return math.sqrt(square[0])
+        # Squares may leave the range of float32 where the norm does not.
+        with np.errstate(all="ignore"):
+            return total_norm((g for g in gradients if g is not None), 2)
 
     def _host(self) -> Backend:
         """The device that works on the processor, where this optimizer's does not."""
@@ -497,8 +526,8 @@ class Optimizer(ABC):
     def peek(self, gradients: Gradients) -> list[Array]:
         """The change that a step with these gradients would make; nothing changes, no step is counted.
 
-        The same kernel runs on copies of the parameters and their state (12 bytes per float32 element while it runs, 16
-        with amsgrad), on the processor when the device is a GPU: equal to the step's change to 2 ulp of the parameter.
+        The same kernel runs on copies of the parameters and their state, on the processor when the device is a GPU:
+        equal to the step's change to 2 ulp of the parameter.
 
         Returns:
             One array per parameter; zeros where the gradient is None.
