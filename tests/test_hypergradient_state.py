@@ -14,7 +14,7 @@ import pytest
 
 from grilly_optim.optim import AdamW, AutoHypergradientAdamW, HypergradientAdamW
 from grilly_optim.schedules import ExponentialLR
-from tests.hyper_table import Quadratic, Variant, assert_same, by_rule, everything, histories, variants
+from tests.hyper_table import BY_RULE, EVERYTHING, Quadratic, Variant, assert_same, everything, histories, variants
 from tests.table import Array, assert_bits, draw
 
 SHAPES: list[Any] = [500, (7, 9), 1]
@@ -41,9 +41,12 @@ WAYS: dict[str, Callable[[Any, Variant, str], Any]] = {
 }
 
 
-@by_rule
-@pytest.mark.parametrize("way", WAYS)
-def test_resume_is_exact(variant: Variant, way: str, device: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "variant"),
+    [("state dict", v) for v in BY_RULE] + [(way, v) for way in list(WAYS)[1:] for v in EVERYTHING],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_resume_is_exact(way: str, variant: Variant, device: str) -> None:
     """In the warm-up, at the first adaptation, and later; after a step without gradients, and one with some."""
     quadratic = Quadratic(SHAPES, DTYPES)
     optimizer = build(variant, quadratic.parameters(), device)

@@ -17,7 +17,7 @@ struct AutoAdamwControl {
   float lr_adapted, beta_adapted, surprise_taken, sinks, surprise, gain;
 };
 
-// p = p decay - lr d, with AdamW's d and decay; keep and add move the mean gradient. fresh: the parameter took part in
+// p = p decay - lr d, with AdamW's d and decay; keep and add move the mean gradient, unless add is 0. fresh: the parameter took part in
 // the last step, so that it has a direction. carry: the product of beta1 before this step, over its bias correction.
 // share is the group's part of the learning rate, t counts steps, product is that of beta1 before this step.
 struct AutoAdamwRow {
@@ -87,9 +87,6 @@ CONTROL AutoAdamwRow auto_adamw_row(AutoAdamwRow r, AutoAdamwControl c) {
   r.carry = r.product * r.inv_bc1;
   r.lr = r.share * c.lr;
   r.decay = 1 - r.lr * r.weight_decay;
-  if (c.surprise_taken == 0) {
-    r.keep = float(1);
-    r.add = float(0);
-  }
+  if (c.surprise_taken == 0) r.add = float(0);
   return r;
 }

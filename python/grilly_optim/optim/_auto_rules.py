@@ -311,7 +311,7 @@ def auto_adamw_row(r: AutoScalars, c: AutoControl) -> AutoScalars:
     """The twin of shaders/control/auto_adamw.glsl."""
     beta1 = within(r.beta1 - c.sinks, c.beta_min, c.beta_max) if c.beta_adapted > 0 else r.beta1
     inv_bc1 = 1 / (1 - (r.product * beta1 if c.corrected > 0 else power(beta1, r.t)))
-    lr, taken = r.share * c.lr, c.surprise_taken > 0
+    lr = r.share * c.lr
     return r._replace(
         beta1=beta1,
         c1=1 - beta1,
@@ -319,8 +319,7 @@ def auto_adamw_row(r: AutoScalars, c: AutoControl) -> AutoScalars:
         carry=r.product * inv_bc1,
         lr=lr,
         decay=1 - lr * r.weight_decay,
-        keep=r.keep if taken else np.float64(1),
-        add=r.add if taken else np.float64(0),
+        add=r.add if c.surprise_taken > 0 else np.float64(0),
     )
 
 

@@ -173,9 +173,8 @@ class Hypergradient(Optimizer):
         self._steps_done, self._memory = saved["steps"], saved["memory"]
         for name, values in saved["histories"].items():
             self._histories[name][:] = values
-        # A rate that had been written but not yet looked at is that again.
+        # The next step looks at the groups: a rate that had been written, but not looked at yet, is seen then.
         self._rates, self._shares = saved["rates"], saved["shares"]
-        self._use(self._options)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "settings": {name: getattr(self, name) for name in self.SETTINGS}}
