@@ -116,7 +116,7 @@ def team(
     """The optimizer's step, and its plan alone where a plan is compiled."""
     with environment(GRILLY_FORCE_STAGING="1" if way.staged else os.environ.get("GRILLY_FORCE_STAGING")):
         optimizer = subject.build(parameters, info.device)
-    backend, plan = optimizer._backend, optimizer._plans[0]
+    backend, plan = optimizer._backend, optimizer._plans.launches[0].plan
     step = Contestant(
         _family(info, way), "step()", "step", partial(optimizer.step, gradients=gradients), device=info.device
     )
