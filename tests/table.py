@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 import grilly_optim
+from grilly_optim.benchmarks import expressions
+from grilly_optim.benchmarks.expressions import Expression
 from grilly_optim.optim import AdamW, Optimizer
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -17,19 +19,20 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """One optimizer with its arguments."""
+    """One optimizer with its arguments, and the same as one writes it in NumPy."""
 
     name: str
     make: Callable[..., Optimizer]
+    expression: Expression
     options: dict[str, Any] = field(default_factory=dict)
 
 
 ROWS = [
-    Row("adamw", AdamW),
-    Row("adamw-lr", AdamW, {"lr": 0.1, "weight_decay": 0.0}),
-    Row("adamw-betas-0", AdamW, {"betas": (0.0, 0.0), "eps": 1e-3}),
-    Row("adamw-amsgrad", AdamW, {"amsgrad": True, "betas": (0.8, 0.5)}),
-    Row("adamw-maximize", AdamW, {"maximize": True, "weight_decay": 0.3}),
+    Row("adamw", AdamW, expressions.adamw),
+    Row("adamw-lr", AdamW, expressions.adamw, {"lr": 0.1, "weight_decay": 0.0}),
+    Row("adamw-betas-0", AdamW, expressions.adamw, {"betas": (0.0, 0.0), "eps": 1e-3}),
+    Row("adamw-amsgrad", AdamW, expressions.adamw, {"amsgrad": True, "betas": (0.8, 0.5)}),
+    Row("adamw-maximize", AdamW, expressions.adamw, {"maximize": True, "weight_decay": 0.3}),
 ]
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
@@ -77,28 +80,3 @@ def assert_bits(actual: Array, expected: Array, what: str = "") -> None:
     assert actual.shape == expected.shape
     differing = int((~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))).sum())
     assert differing == 0, f"{what}: {differing} of {actual.size} elements differ"
-
-
-def adamw_in_double(
-    p: Array,
-    gradients: list[Array],
-    *,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
-    amsgrad: bool = False,
-    maximize: bool = False,
-) -> Array:
-    """AdamW as its authors write it, in float64: what every precision and device must come close to."""
-    theta = p.astype(np.float64)
-    m, v, largest = np.zeros_like(theta), np.zeros_like(theta), np.zeros_like(theta)
-    for t, gradient in enumerate(gradients, start=1):
-        g = (-1 if maximize else 1) * gradient.astype(np.float64)
-        theta *= 1 - lr * weight_decay
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g**2
-        largest = np.maximum(largest, v)
-        v_hat = (largest if amsgrad else v) / (1 - betas[1] ** t)
-        theta -= lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v_hat) + eps)
-    return theta

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import grilly_optim
+from grilly_optim.benchmarks.expressions import in_float64
 from grilly_optim.optim import AdamW
-from tests.table import ROWS, SIZES, Array, Row, adamw_in_double, assert_bits, draw, layouts, works
+from tests.table import ROWS, SIZES, Array, Row, assert_bits, draw, layouts, works
 
 DTYPES = [np.float32, np.float64]
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -100,7 +101,7 @@ def test_100_steps_agree_with_float64(row: Row, device: str) -> None:
     rng = np.random.default_rng(7)
     p = rng.standard_normal(2000).astype(np.float32)
     gradients = [rng.standard_normal(2000).astype(np.float32) for _ in range(100)]
-    expected = adamw_in_double(p, gradients, **row.options)
+    expected = in_float64(row.expression, p, gradients, **row.options)
     train(row, [p], [[g] for g in gradients], device)
     np.testing.assert_allclose(p, expected, rtol=3e-5, atol=1e-6)
 
