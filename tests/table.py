@@ -12,7 +12,7 @@ import numpy as np
 import grilly_optim
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression
-from grilly_optim.optim import AdamW, Optimizer
+from grilly_optim.optim import Adam, AdamW, Optimizer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,6 +33,10 @@ ROWS = [
     Row("adamw-betas-0", AdamW, expressions.adamw, {"betas": (0.0, 0.0), "eps": 1e-3}),
     Row("adamw-amsgrad", AdamW, expressions.adamw, {"amsgrad": True, "betas": (0.8, 0.5)}),
     Row("adamw-maximize", AdamW, expressions.adamw, {"maximize": True, "weight_decay": 0.3}),
+    Row("adam", Adam, expressions.adam),
+    Row("adam-coupled", Adam, expressions.adam, {"weight_decay": 0.1, "maximize": True}),
+    Row("adam-decoupled", Adam, expressions.adam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    Row("adam-amsgrad", Adam, expressions.adam, {"weight_decay": 0.1, "amsgrad": True, "betas": (0.8, 0.5)}),
 ]
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
