@@ -12,7 +12,7 @@ import numpy as np
 import grilly_optim
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression
-from grilly_optim.optim import Adam, AdamW, Optimizer
+from grilly_optim.optim import SGD, Adam, AdamW, Optimizer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,6 +37,11 @@ ROWS = [
     Row("adam-coupled", Adam, expressions.adam, {"weight_decay": 0.1, "maximize": True}),
     Row("adam-decoupled", Adam, expressions.adam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
     Row("adam-amsgrad", Adam, expressions.adam, {"weight_decay": 0.1, "amsgrad": True, "betas": (0.8, 0.5)}),
+    Row("sgd", SGD, expressions.sgd),
+    Row("sgd-decay", SGD, expressions.sgd, {"lr": 0.01, "weight_decay": 0.1, "maximize": True}),
+    Row("sgd-momentum", SGD, expressions.sgd, {"momentum": 0.9, "dampening": 0.3, "maximize": True}),
+    Row("sgd-nesterov", SGD, expressions.sgd, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    Row("sgd-nesterov-maximize", SGD, expressions.sgd, {"momentum": 0.5, "nesterov": True, "maximize": True}),
 ]
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
