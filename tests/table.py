@@ -12,7 +12,7 @@ import numpy as np
 import grilly_optim
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression
-from grilly_optim.optim import SGD, Adam, AdamW, Optimizer
+from grilly_optim.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,6 +42,10 @@ ROWS = [
     Row("sgd-momentum", SGD, expressions.sgd, {"momentum": 0.9, "dampening": 0.3, "maximize": True}),
     Row("sgd-nesterov", SGD, expressions.sgd, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
     Row("sgd-nesterov-maximize", SGD, expressions.sgd, {"momentum": 0.5, "nesterov": True, "maximize": True}),
+    Row("rmsprop", RMSprop, expressions.rmsprop, {"maximize": True}),
+    Row("rmsprop-momentum", RMSprop, expressions.rmsprop, {"momentum": 0.8, "weight_decay": 0.1, "maximize": True}),
+    Row("rmsprop-centered", RMSprop, expressions.rmsprop, {"centered": True, "alpha": 0.9}),
+    Row("rmsprop-both", RMSprop, expressions.rmsprop, {"centered": True, "momentum": 0.5, "maximize": True}),
 ]
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk

@@ -3,6 +3,7 @@
 from grilly_optim.optim.adam import Adam
 from grilly_optim.optim.adamw import AdamW
 from grilly_optim.optim.optimizer import Optimizer
+from grilly_optim.optim.rmsprop import RMSprop
 from grilly_optim.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
