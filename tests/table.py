@@ -12,7 +12,7 @@ import numpy as np
 import grilly_optim
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression
-from grilly_optim.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from grilly_optim.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,6 +46,9 @@ ROWS = [
     Row("rmsprop-momentum", RMSprop, expressions.rmsprop, {"momentum": 0.8, "weight_decay": 0.1, "maximize": True}),
     Row("rmsprop-centered", RMSprop, expressions.rmsprop, {"centered": True, "alpha": 0.9}),
     Row("rmsprop-both", RMSprop, expressions.rmsprop, {"centered": True, "momentum": 0.5, "maximize": True}),
+    Row("adagrad", Adagrad, expressions.adagrad),
+    Row("adagrad-decay", Adagrad, expressions.adagrad, {"lr_decay": 0.1, "weight_decay": 0.1, "maximize": True}),
+    Row("adagrad-initial", Adagrad, expressions.adagrad, {"initial_accumulator_value": 0.5, "eps": 1e-3}),
 ]
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk

@@ -1,9 +1,10 @@
 """Optimizers."""
 
+from grilly_optim.optim.adagrad import Adagrad
 from grilly_optim.optim.adam import Adam
 from grilly_optim.optim.adamw import AdamW
 from grilly_optim.optim.optimizer import Optimizer
 from grilly_optim.optim.rmsprop import RMSprop
 from grilly_optim.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
