@@ -1,5 +1,6 @@
 """Optimizers."""
 
+from grilly_optim.optim.adadelta import Adadelta
 from grilly_optim.optim.adagrad import Adagrad
 from grilly_optim.optim.adam import Adam
 from grilly_optim.optim.adamw import AdamW
@@ -7,4 +8,4 @@ from grilly_optim.optim.optimizer import Optimizer
 from grilly_optim.optim.rmsprop import RMSprop
 from grilly_optim.optim.sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
