@@ -12,7 +12,7 @@ import numpy as np
 import grilly_optim
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression
-from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RAdam, RMSprop
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -51,6 +51,9 @@ ROWS = [
     Row("adagrad-initial", Adagrad, expressions.adagrad, {"initial_accumulator_value": 0.5, "eps": 1e-3}),
     Row("adadelta", Adadelta, expressions.adadelta),
     Row("adadelta-decay", Adadelta, expressions.adadelta, {"rho": 0.5, "weight_decay": 0.1, "maximize": True}),
+    Row("radam", RAdam, expressions.radam),
+    Row("radam-coupled", RAdam, expressions.radam, {"betas": (0.8, 0.9), "weight_decay": 0.1, "maximize": True}),
+    Row("radam-decoupled", RAdam, expressions.radam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
 ]
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
