@@ -12,7 +12,7 @@ import numpy as np
 import grilly_optim
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression
-from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RAdam, RMSprop
+from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,6 +54,9 @@ ROWS = [
     Row("radam", RAdam, expressions.radam),
     Row("radam-coupled", RAdam, expressions.radam, {"betas": (0.8, 0.9), "weight_decay": 0.1, "maximize": True}),
     Row("radam-decoupled", RAdam, expressions.radam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    Row("nadam", NAdam, expressions.nadam),
+    Row("nadam-coupled", NAdam, expressions.nadam, {"momentum_decay": 0.5, "weight_decay": 0.1, "maximize": True}),
+    Row("nadam-decoupled", NAdam, expressions.nadam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
 ]
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
