@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +59,18 @@ ROWS = [
     Row("nadam-decoupled", NAdam, expressions.nadam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
 ]
 
+
+def _one_per_rule() -> dict[str, Row]:
+    """A row for each kernel: what depends on the kernel alone need not go over all options."""
+    chosen: dict[str, Row] = {}
+    for row in ROWS:
+        optimizer = row.make([np.zeros(1, np.float32)], **row.options, device="numpy")
+        chosen.setdefault(optimizer._launches[0].rule.name, row)
+    return chosen
+
+
+BY_RULE = _one_per_rule()
+
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
 # (8192 or 4096 on llvmpipe), NumPy block (16384), and large enough for threads with chunks of their own.
 SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 17, 47, 49, 255, 256, 257, 511, 513, 1023, 1024, 1025, 4097, 8193, 16385, 70001]
@@ -86,6 +98,14 @@ def layouts(dtype: Any) -> Iterator[tuple[str, Callable[[], Array]]]:
     for offset in (1, 2, 3, 5):
         yield f"offset {offset}", lambda offset=offset: draw(600 + offset, dtype)[offset:]  # type: ignore[misc]  # bound now
     yield "unaligned", lambda: np.frombuffer(bytearray(8 * 40 + 1), np.uint8)[1:].view(dtype)
+
+
+def train(row: Row, parameters: list[Array], gradients: Sequence[Sequence[Array | None]], device: str) -> list[Array]:
+    """Step a fresh optimizer through the gradients; the parameters are changed in place."""
+    optimizer = row.make(parameters, **row.options, device=device)
+    for step in gradients:
+        optimizer.step(gradients=list(step))
+    return parameters
 
 
 @contextmanager
