@@ -31,7 +31,7 @@ def test_sgd_takes_a_momentum_without_a_count_for_one_that_has_begun(device: str
     p, q = np.zeros(3), np.zeros(3)
     optimizer = SGD([p, q], lr=1.0, momentum=0.5, dampening=0.25, device=device)
     saved = optimizer.state_dict()
-    saved["state"] = {0: {"momentum_buffer": np.full(3, 2.0)}, 1: {"momentum_buffer": None}}
+    saved["state"] = {0: {"momentum_buffer": np.full(3, 6.0)}, 1: {"momentum_buffer": None}}
     kept = copy.deepcopy(saved)
     with pytest.raises(TypeError, match="'momentum_buffer' of parameter 1 in state_dict must hold real numbers"):
         optimizer.load_state_dict(saved)
@@ -39,7 +39,7 @@ def test_sgd_takes_a_momentum_without_a_count_for_one_that_has_begun(device: str
     optimizer.load_state_dict(saved)
     assert list(saved["state"][0]) == list(kept["state"][0])
     optimizer.step(gradients=[np.full(3, 4.0)] * 2)
-    assert_bits(p, np.full(3, -(0.5 * 2 + 0.75 * 4)))
+    assert_bits(p, np.full(3, -(0.5 * 6 + 0.75 * 4)))
     assert_bits(q, np.full(3, -4.0))
     with pytest.raises(TypeError, match="state_dict must be a dict with the keys"):
         optimizer.load_state_dict([])  # type: ignore[arg-type]  # the mistake under test
