@@ -4,11 +4,26 @@ from grilly_optim.optim.adadelta import Adadelta
 from grilly_optim.optim.adagrad import Adagrad
 from grilly_optim.optim.adam import Adam
 from grilly_optim.optim.adamw import AdamW
+from grilly_optim.optim.factory import get_optimizer
 from grilly_optim.optim.lion import Lion
+from grilly_optim.optim.lookahead import calc_delta_theta
 from grilly_optim.optim.nadam import NAdam
 from grilly_optim.optim.optimizer import Optimizer
 from grilly_optim.optim.radam import RAdam
 from grilly_optim.optim.rmsprop import RMSprop
 from grilly_optim.optim.sgd import SGD
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "Optimizer", "RAdam", "RMSprop"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "calc_delta_theta",
+    "get_optimizer",
+]
