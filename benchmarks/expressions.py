@@ -230,3 +230,20 @@ def radam(
         p -= lr * math.sqrt(r2 * (1 - betas[1] ** t)) * m_hat / (np.sqrt(v) + eps)
     else:
         p -= lr * m_hat
+
+
+def lion(
+    p: Array,
+    g: Array,
+    s: Memory,
+    t: int,
+    *,
+    lr: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+) -> None:
+    """Lion."""
+    m = s["m"]
+    p *= 1 - lr * weight_decay
+    p -= lr * np.sign(betas[0] * m + (1 - betas[0]) * g)
+    m[...] = betas[1] * m + (1 - betas[1]) * g

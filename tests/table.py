@@ -11,7 +11,7 @@ import numpy as np
 
 import grilly_optim
 from grilly_optim.benchmarks import expressions
-from grilly_optim.benchmarks.expressions import Expression, Memory
+from grilly_optim.benchmarks.expressions import Expression
 from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RAdam, RMSprop
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,23 +25,6 @@ class Row:
     make: Callable[..., Optimizer]
     expression: Expression
     options: dict[str, Any] = field(default_factory=dict)
-
-
-def lion(
-    p: Array,
-    g: Array,
-    s: Memory,
-    t: int,
-    *,
-    lr: float = 1e-4,
-    betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.0,
-) -> None:
-    """Lion, as one writes it in NumPy."""
-    m = s["m"]
-    p *= 1 - lr * weight_decay
-    p -= lr * np.sign(betas[0] * m + (1 - betas[0]) * g)
-    m[...] = betas[1] * m + (1 - betas[1]) * g
 
 
 ROWS = [
@@ -74,8 +57,8 @@ ROWS = [
     Row("nadam", NAdam, expressions.nadam),
     Row("nadam-coupled", NAdam, expressions.nadam, {"momentum_decay": 0.5, "weight_decay": 0.1, "maximize": True}),
     Row("nadam-decoupled", NAdam, expressions.nadam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
-    Row("lion", Lion, lion),
-    Row("lion-decay", Lion, lion, {"lr": 0.01, "betas": (0.5, 0.8), "weight_decay": 0.1}),
+    Row("lion", Lion, expressions.lion),
+    Row("lion-decay", Lion, expressions.lion, {"lr": 0.01, "betas": (0.5, 0.8), "weight_decay": 0.1}),
 ]
 
 
