@@ -13,7 +13,7 @@ import pytest
 import grilly_optim
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/getting-started.md"]
+PAGES = ["README.md", "docs/getting-started.md", "docs/optimizers.md"]
 
 
 def modules() -> list[str]:
