@@ -12,7 +12,7 @@ import pytest
 
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression, Memory
-from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, NAdam, Optimizer, RAdam, RMSprop
+from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, Lion, NAdam, Optimizer, RAdam, RMSprop
 from tests.table import assert_bits, draw
 
 
@@ -105,6 +105,18 @@ def test_radam_is_momentum_until_it_knows_a_variance(device: str) -> None:
     np.testing.assert_allclose(p - before, -r, rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lion_moves_by_a_sign(dtype: Any, device: str) -> None:
+    g = np.array([3.0, -1e-30, 0.0, -0.0, np.inf, -np.inf, np.nan], dtype)
+    p = np.ones(7, dtype)
+    optimizer = Lion([p], lr=0.25, betas=(0.5, 0.5), device=device)
+    optimizer.step(gradients=[g])
+    assert_bits(p, np.array([0.75, 1.25, 1, 1, 0.75, 1.25, np.nan], dtype))
+    # Half of the momentum, a quarter of the first gradient, against a gradient that is half of that: a sign of 0.
+    optimizer.step(gradients=[np.array([-1.5, 0.5e-30, 0, 0, 0, 0, 0], dtype)])
+    assert_bits(p[:4], np.array([0.75, 1.25, 1, 1], dtype))
+
+
 CHANGES: list[tuple[Callable[..., Optimizer], Expression, dict[str, Any], dict[str, Any]]] = [
     (Adam, expressions.adam, {}, {"weight_decay": 0.1, "lr": 0.1}),
     (
@@ -185,7 +197,9 @@ def test_changes_that_are_refused_change_nothing(
         (Adagrad, {"initial_accumulator_value": -1}, r"initial_accumulator_value must be 0 or more"),
         (Adadelta, {"rho": 1.5}, r"rho must be in \[0, 1\], got 1\.5"),
         (Adadelta, {"rho": -0.5}, r"rho must be in \[0, 1\], got -0\.5"),
-        (RAdam, {"eps": -1}, r"eps must be 0 or more"),
+        (RAdam, {"betas": (0.9, 1.0)}, r"betas\[1\] must be in \[0, 1\), got 1\.0"),
+        (RAdam, {"betas": 0.9}, r"betas must be a pair of numbers, got 0\.9"),
+        (Lion, {"betas": (-0.1, 0.9)}, r"betas\[0\] must be in \[0, 1\), got -0\.1"),
         (NAdam, {"momentum_decay": -1}, r"momentum_decay must be 0 or more"),
     ],
 )
@@ -197,7 +211,7 @@ def test_bad_options(make: Callable[..., Optimizer], options: Any, message: str)
 
 
 def test_torchs_own_switches_are_not_taken() -> None:
-    makers: list[Any] = [Adam, SGD, RMSprop, Adagrad, Adadelta, NAdam, RAdam]
+    makers: list[Any] = [Adam, SGD, RMSprop, Adagrad, Adadelta, NAdam, RAdam, Lion]
     for make in makers:
         for switch in ("foreach", "fused", "capturable", "differentiable"):
             with pytest.raises(TypeError, match=switch):

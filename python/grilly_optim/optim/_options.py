@@ -24,18 +24,18 @@ class Range:
     pair: bool = False
     closed: bool = False
 
-    def take(self, name: str, value: Any) -> Any:
-        """The value as a float, or a pair of floats.
+    def take(self, name: str, value: Any, where: str = "") -> Any:
+        """The value as a float, or a pair of floats; `where` stands behind the name in errors.
 
         Raises:
             TypeError: Not a real number, or not a pair.
             ValueError: Outside, infinite or NaN.
         """
         if not self.pair:
-            return self._number(name, value)
+            return self._number(name + where, value)
         if not isinstance(value, tuple | list) or len(value) != 2:
-            raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
-        return self._number(f"{name}[0]", value[0]), self._number(f"{name}[1]", value[1])
+            raise TypeError(f"{name}{where} must be a pair of numbers, got {value!r}")
+        return self._number(f"{name}[0]{where}", value[0]), self._number(f"{name}[1]{where}", value[1])
 
     def _number(self, name: str, value: Any) -> float:
         array = None if isinstance(value, str | bytes) else np.asarray(value)
@@ -66,21 +66,21 @@ class Flag:
 
     needs: Callable[[Options], str] = lambda _: ""
 
-    def take(self, name: str, value: Any) -> bool:
-        """The value as a bool.
+    def take(self, name: str, value: Any, where: str = "") -> bool:
+        """The value as a bool; `where` stands behind the name in errors.
 
         Raises:
             TypeError: Anything else.
         """
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
+            raise TypeError(f"{name}{where} must be True or False, got {value!r}")
         return bool(value)
 
 
 def take_options(allowed: Mapping[str, Range | Flag], group: Mapping[str, Any], index: int) -> Options:
     """The options of a group, checked, in plain Python types; errors name the group, but for the first."""
     where = f" of group {index}" if index else ""
-    taken = {name: kind.take(name + where, group[name]) for name, kind in allowed.items()}
+    taken = {name: kind.take(name, group[name], where) for name, kind in allowed.items()}
     for name, kind in allowed.items():
         if isinstance(kind, Flag) and taken[name] and (missing := kind.needs(taken)):
             raise ValueError(f"{name}{where} needs {missing}")
