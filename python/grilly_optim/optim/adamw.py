@@ -66,6 +66,25 @@ ADAMW = Rule(adamw, AdamWState, AdamWScalars)
 ADAMW_AMSGRAD = Rule(adamw_amsgrad, AdamWAmsgradState, AdamWScalars)
 
 
+def adamw_scalars(options: Options, t: int) -> tuple[float, ...]:
+    """The scalars of step t with decoupled decay, in the order of AdamWScalars.
+
+    A plain tuple, because this is half of what a small step takes.
+    """
+    lr, (beta1, beta2) = options["lr"], options["betas"]
+    c1 = 1 - beta1
+    return (
+        beta1,
+        -c1 if options["maximize"] else c1,
+        beta2,
+        1 - beta2,
+        lr / (1 - beta1**t),
+        1 / math.sqrt(1 - beta2**t),
+        options["eps"],
+        1 - lr * options["weight_decay"],
+    )
+
+
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay.
 
@@ -146,16 +165,4 @@ class AdamW(Optimizer):
         return ADAMW_AMSGRAD if options["amsgrad"] else ADAMW
 
     def _scalars(self, options: Options, t: int) -> tuple[float, ...]:
-        lr, (beta1, beta2) = options["lr"], options["betas"]
-        c1 = 1 - beta1
-        # In the order of AdamWScalars; a plain tuple, because this is half of what a small step takes.
-        return (
-            beta1,
-            -c1 if options["maximize"] else c1,
-            beta2,
-            1 - beta2,
-            lr / (1 - beta1**t),
-            1 / math.sqrt(1 - beta2**t),
-            options["eps"],
-            1 - lr * options["weight_decay"],
-        )
+        return adamw_scalars(options, t)

@@ -392,7 +392,7 @@ class Optimizer(ABC):
             "group has"
         )
 
-    def peek(self, gradients: Gradients) -> list[Array]:
+    def peek(self, gradients: Gradients | None) -> list[Array]:
         """The change that a step with these gradients would make; nothing changes, no step is counted.
 
         The same kernel runs on copies of the parameters and their state (12 bytes per float32 element while it runs, 16
