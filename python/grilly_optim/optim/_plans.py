@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Plans:
         launches: One per rule and precision.
         groups: The groups that each launch has parameters of.
         index: For each launch, which of these each of its members belongs to; None where it is one.
+        run: Runs all plans: the device's `run` but for its first argument.
 
     Raises:
         TypeError: A parameter that cannot be one on this device.
@@ -81,7 +83,9 @@ class Plans:
             Launch(backend, rules[self.group_of[mine[0]]], self.parameters, mine) for mine in members.values()
         ]
         self._engine_plans = [launch.plan for launch in self.launches]
+        # Where no parameter is worked on in a copy, a run is the device's own.
         self._indirect = [launch for launch in self.launches if launch.copied]
+        self.run: Callable[..., bool] = self._run_copied if self._indirect else partial(backend.run, self._engine_plans)
         written = [d for launch in self.launches for d in launch.direct]
         for launch in self.launches:
             launch.plan.guard(written)
@@ -132,36 +136,23 @@ class Plans:
             result.append((list(at), index))
         return result
 
-    def run(
-        self,
-        gradients: list[Any],
-        rows: Sequence[Rows],
-        index: Sequence[Any],
-        whole: bool,
-        numbers: Array | None,
-        limit: float,
-        scale: float,
-    ) -> bool:
-        """Run all plans; false, and nothing has happened, when the gradients need a look. See the device's `run`."""
-        copied = self._copy_in(gradients) if self._indirect else ()
+    def _run_copied(self, inputs: tuple[list[Any]], rows: Sequence[Rows], *arguments: Any) -> bool:
+        """The device's `run`, and the parameters that it works on in a copy."""
+        mine = list(inputs[0])  # the caller's list may change while the step runs
+        copied = [pair for launch in self._indirect for pair in launch.copy_in(self.who, mine)]
         try:
-            done = self._backend.run(self._engine_plans, (gradients,), rows, index, whole, numbers, limit, scale)
+            done = self._backend.run(self._engine_plans, inputs, rows, *arguments)
         except BaseException:
             if self.finished(rows):
                 _copy_out(copied)
             raise
-        if done and copied:
+        if done:
             _copy_out(copied)
         return done
 
     def finished(self, rows: object) -> bool:
         """Whether the last run was the one with these rows, and came to its end."""
         return all(plan.done is rows for plan in self._engine_plans)
-
-    def _copy_in(self, gradients: list[Any]) -> list[tuple[Array, Array]]:
-        """Fetch the parameters that are worked on in a copy; those that take part must come back from it."""
-        mine = list(gradients)  # the caller's list may change while the step runs
-        return [pair for launch in self._indirect for pair in launch.copy_in(self.who, mine)]
 
     def norm(self, gradients: list[Array | None]) -> float:
         """The global norm of conforming gradients, by the processor: they are in its memory on every device."""

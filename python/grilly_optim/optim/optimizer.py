@@ -338,7 +338,7 @@ class Optimizer(ABC):
         try:
             # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
             self._pasts = after
-            done = self._plans.run(gradients, rows, index, whole, numbers, limit, scale)
+            done = self._plans.run((gradients,), rows, index, whole, numbers, limit, scale)
         except BaseException as error:
             signal, done = error, self._plans.finished(rows)
         if not done:
