@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim._options import Flag, Options, Range
+from grilly_optim.optim._past import Past
 from grilly_optim.optim.optimizer import Optimizer
 
 Array = NDArray[Any]
@@ -66,8 +67,8 @@ ADAMW = Rule(adamw, AdamWState, AdamWScalars)
 ADAMW_AMSGRAD = Rule(adamw_amsgrad, AdamWAmsgradState, AdamWScalars)
 
 
-def adamw_scalars(options: Options, t: int) -> tuple[float, ...]:
-    """The scalars of step t with decoupled decay, in the order of AdamWScalars.
+def adamw_scalars(options: Options, past: Past) -> tuple[float, ...]:
+    """The scalars of a step with decoupled decay, in the order of AdamWScalars; `past` counts that step too.
 
     A plain tuple, because this is half of what a small step takes.
     """
@@ -78,8 +79,8 @@ def adamw_scalars(options: Options, t: int) -> tuple[float, ...]:
         -c1 if options["maximize"] else c1,
         beta2,
         1 - beta2,
-        lr / (1 - beta1**t),
-        1 / math.sqrt(1 - beta2**t),
+        lr / (1 - beta1**past),
+        1 / math.sqrt(1 - beta2**past),
         options["eps"],
         1 - lr * options["weight_decay"],
     )
