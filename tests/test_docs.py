@@ -58,3 +58,13 @@ def test_code_on_the_pages(page: str) -> None:
 def test_links_between_pages(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+def test_every_difference_names_tests_that_are_there() -> None:
+    page = (ROOT / "docs/differences.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 40
+    for file, test in named:
+        path = ROOT / "tests" / file
+        assert path.exists(), file
+        assert f"def {test}" in path.read_text(), f"{file}::{test}"
