@@ -1,10 +1,18 @@
 """Optimizers for NumPy arrays: one update rule on Vulkan GPUs, compiled SIMD code and pure NumPy."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from grilly_optim import optim
 from grilly_optim._devices import DeviceInfo, counters, default_device, devices
 from grilly_optim._errors import DeviceLost, DeviceUnavailable, OutOfDeviceMemory
 from grilly_optim.arrays import asarray, empty, zeros
 from grilly_optim.parameter import Parameter
+
+if TYPE_CHECKING:
+    from grilly_optim import checkpoint
 
 __all__ = [
     "DeviceInfo",
@@ -13,6 +21,7 @@ __all__ = [
     "OutOfDeviceMemory",
     "Parameter",
     "asarray",
+    "checkpoint",
     "counters",
     "default_device",
     "devices",
@@ -22,10 +31,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    # Looked up when it is asked for: reading the package's metadata takes longer than the rest of the import.
-    if name == "__version__":
-        from importlib.metadata import version
+# Imported when they are asked for: each takes longer than the rest of the import.
+_LAZY = ("checkpoint",)
 
-        return version("grilly_optim")
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"grilly_optim.{name}")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("grilly_optim")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
