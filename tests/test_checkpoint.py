@@ -214,11 +214,12 @@ plain = (
 trees = st.recursive(
     plain,
     lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=15,
 )
 
 
 @formats
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text() | st.integers(), trees))
 def test_any_tree_comes_back(format: str, tmp_path: Path, tree: dict[Any, Any]) -> None:
     path = tmp_path / "one"

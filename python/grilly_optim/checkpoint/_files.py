@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom
+from typing import IO
 
 if sys.platform == "win32":
     import msvcrt
@@ -28,30 +29,29 @@ def locked(path: str) -> Iterator[None]:
     Raises:
         RuntimeError: This thread is in here already, so that it would wait for itself.
     """
-    held: set[str] = _mine.__dict__.setdefault("held", set())
+    mine: dict[str, IO[bytes]] = _mine.__dict__.setdefault("files", {})
     key = os.path.abspath(path)
-    if key in held:
+    if key in mine and not mine[key].closed:
         raise RuntimeError(
             "this thread is in the middle of save_checkpoint under the same name (called from a signal handler?): "
             "set a flag in the handler, and act on it after the save"
         )
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    held.add(key)
-    has_lock = False
-    try:
+    with open(path, "ab") as file:
+        mine[key] = file
         try:
-            _wait_for_lock(handle)
+            _wait_for_lock(file.fileno())
             has_lock = True
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+            has_lock = False
             _log.warning("%s: no locks on this file system; save under one name from one process only", path)
-        yield
-    finally:
-        held.discard(key)
-        if has_lock:
-            _unlock(handle)
-        os.close(handle)
+        try:
+            yield
+        finally:
+            # Closing it would do, but for a process that was forked meanwhile and has it open too.
+            if has_lock:
+                _unlock(file.fileno())
 
 
 @contextmanager
@@ -101,6 +101,7 @@ if sys.platform == "win32":
 
     def _wait_for_lock(handle: int) -> None:
         while True:
+            os.lseek(handle, 0, os.SEEK_SET)
             try:
                 msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
             except OSError as error:
@@ -120,5 +121,4 @@ else:
         fcntl.flock(handle, fcntl.LOCK_EX)
 
     def _unlock(handle: int) -> None:
-        # A process forked meanwhile has the handle too: closing ours would not be enough.
         fcntl.flock(handle, fcntl.LOCK_UN)

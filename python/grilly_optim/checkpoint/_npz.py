@@ -19,7 +19,8 @@ def check(arrays: list[Named]) -> None:
 
 def write(file: BufferedRandom, texts: dict[str, str], arrays: list[Named], blank: bytes) -> int:
     """Write all but the digest; returns the place that is left blank for it."""
-    with zipfile.ZipFile(file, "w") as archive:
+    archive = zipfile.ZipFile(file, "w")
+    try:
         # ZipInfo and not a name: that would put the time into the file, and equal content should give equal bytes.
         for name, text in texts.items():
             archive.writestr(zipfile.ZipInfo(f"{name}.json"), text)
@@ -27,6 +28,10 @@ def write(file: BufferedRandom, texts: dict[str, str], arrays: list[Named], blan
             with archive.open(zipfile.ZipInfo(f"{i}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, named.array, allow_pickle=False)
         archive.comment = _COMMENT + blank
+        archive.close()
+    except BaseException:
+        archive.fp = None  # there is nothing to close: it would put an error of its own in place of Ctrl-C
+        raise
     return file.seek(0, 2) - len(blank)
 
 
