@@ -13,7 +13,7 @@ import pytest
 import grilly_optim
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/getting-started.md"]
+PAGES = ["README.md", "docs/getting-started.md", "docs/checkpoints.md"]
 
 
 def modules() -> list[str]:
@@ -34,10 +34,14 @@ def test_every_public_function_has_an_example() -> None:
     for name in grilly_optim.optim.__all__:
         if name != "Optimizer":
             assert ">>>" in (getattr(grilly_optim.optim, name).__doc__ or ""), name
+    for name in grilly_optim.checkpoint.__all__:
+        if name != "CheckpointError":
+            assert ">>>" in (getattr(grilly_optim.checkpoint, name).__doc__ or ""), name
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_code_on_the_pages(page: str) -> None:
+def test_code_on_the_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some of it writes files
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
     assert blocks, "a page in this list shows code"
     namespace: dict[str, object] = {}
