@@ -427,6 +427,14 @@ def test_a_copied_checkpoint_loads_and_is_not_listed(tmp_path: Path) -> None:
     assert scores(tmp_path / "other") == {}
 
 
+@pytest.mark.parametrize("path", [b"net_1.npz", 3, None])
+def test_a_path_of_another_type_is_named(path: Any) -> None:
+    with pytest.raises(TypeError, match=r"^path must be a str or a path, got (bytes|int|NoneType)$"):
+        load_checkpoint(path)
+    with pytest.raises(TypeError, match=r"^file_path must be"):
+        make_ckpt_list(path)
+
+
 def test_where_there_is_nothing(tmp_path: Path) -> None:
     for file_path in (tmp_path / "net", tmp_path / "missing" / "net"):
         assert get_best_ckpt_path(file_path) is None

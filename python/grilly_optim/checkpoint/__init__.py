@@ -67,8 +67,8 @@ def save_checkpoint(
         MissingExtra: `safetensors` is not installed.
         RuntimeError: Called by a signal handler in the middle of a save under the same name.
 
-        After any of them, all checkpoints that were there are still there (after an OSError while old ones are deleted,
-        with the new one).
+        After any of them, all checkpoints that were there are still there; after an OSError that comes last, while old
+        ones are deleted, with the new one.
 
     Example:
         >>> import numpy as np, tempfile
@@ -130,7 +130,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
         ...     load_checkpoint(error.next_best)
         {'epoch': 0}
     """
-    path = os.fspath(path)
+    path = _text(path, "path")
     try:
         return _payload.read(path)
     except CheckpointError as error:
@@ -200,13 +200,18 @@ def _next_best(path: str) -> str | None:
 
 
 def _split(file_path: Any) -> tuple[str, str]:
-    path = os.fspath(file_path) if isinstance(file_path, os.PathLike) else file_path
-    if not isinstance(path, str):
-        raise TypeError(f"file_path must be a str or a path, got {type(path).__name__}")
+    path = _text(file_path, "file_path")
     directory, name = os.path.split(path)
     if not name:
         raise ValueError(f"file_path must end with a name for the checkpoints, got {path!r}")
     return directory, name
+
+
+def _text(path: Any, who: str) -> str:
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"{who} must be a str or a path, got {type(text).__name__}")
+    return text
 
 
 def _number(value: Any, who: str) -> float:

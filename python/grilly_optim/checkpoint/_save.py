@@ -59,7 +59,7 @@ def _save(new: Save) -> str:
         keep_ckpt_every=new.keep_ckpt_every,
     )
     serial = there.next_serial
-    permanent = set(there.permanent)
+    permanent = there.permanent & {e.serial for e in others}
     if decision.promoted is not None:
         permanent.add(decision.promoted.serial)
     if decision.new_is_permanent:
