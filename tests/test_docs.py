@@ -44,7 +44,8 @@ def test_every_public_function_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_code_on_the_pages(page: str) -> None:
+def test_code_on_the_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some of it writes files
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
     assert blocks, "a page in this list shows code"
     namespace: dict[str, object] = {}
