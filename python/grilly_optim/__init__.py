@@ -1,6 +1,6 @@
 """Optimizers for NumPy arrays: one update rule on Vulkan GPUs, compiled SIMD code and pure NumPy."""
 
-from grilly_optim import optim
+from grilly_optim import continual, optim
 from grilly_optim._devices import DeviceInfo, counters, default_device, devices
 from grilly_optim._errors import DeviceLost, DeviceUnavailable, OutOfDeviceMemory
 from grilly_optim.arrays import asarray, empty, zeros
@@ -13,6 +13,7 @@ __all__ = [
     "OutOfDeviceMemory",
     "Parameter",
     "asarray",
+    "continual",
     "counters",
     "default_device",
     "devices",
