@@ -12,7 +12,7 @@ from grilly_optim.arrays import asarray, empty, zeros
 from grilly_optim.parameter import Parameter
 
 if TYPE_CHECKING:
-    from grilly_optim import checkpoint
+    from grilly_optim import checkpoint, continual, schedules
 
 __all__ = [
     "DeviceInfo",
@@ -22,6 +22,7 @@ __all__ = [
     "Parameter",
     "asarray",
     "checkpoint",
+    "continual",
     "counters",
     "default_device",
     "devices",
@@ -30,9 +31,6 @@ __all__ = [
     "schedules",
     "zeros",
 ]
-
-if TYPE_CHECKING:
-    from grilly_optim import checkpoint, continual, schedules
 
 __version__: str
 
