@@ -30,7 +30,7 @@ RULE AutoAdamwSlopeSurpriseState auto_adamw_slope_surprise(AutoAdamwSlopeSurpris
   float v = h.beta2 * s.v + h.c2 * g * g;
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);
   float d = scale * m;
-  float j = -scale * (s.m - g + h.carry * m);
+  float j = h.t > 1 ? -scale * (s.m - g + h.carry * m) : 0;
   float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
   return AutoAdamwSlopeSurpriseState(s.p * h.decay - h.lr * d, m, v, d, j, e);
 }

@@ -47,6 +47,21 @@ class Attached:
         self.members = list(members)
         self.version = -1
 
+    @staticmethod
+    def checked(others: Sequence[Attached], method: Method, strength: float | None, members: list[int]) -> Attached:
+        """This method, if it can be attached beside these others."""
+        if not all(hasattr(method, name) for name in ("_integrates", "_version", "_quadratic")):
+            expected = "an EWC or a SynapticIntelligence of grilly_optim.continual"
+            raise TypeError(f"method must be {expected}, got {type(method).__name__}")
+        number = Range(0).take("strength", (0.0 if method._integrates else 1.0) if strength is None else strength)
+        for other in others:
+            if (number and other.strength) or (method._integrates and other.method._integrates):
+                raise ValueError(
+                    f"a {type(other.method).__name__} is attached already, and a step carries one penalty and one path "
+                    "integral: detach it first"
+                )
+        return Attached(method, number, members)
+
     def prepare(self, launches: Sequence[Launch], before: Mapping[int, tuple[Launch, int]]) -> None:
         """Make room for it in these plans, and go on with the path integrals of the launches before them."""
         for launch in launches:
@@ -61,23 +76,11 @@ class Attached:
                 launch.plan.strength = self.strength
         self.version = -1
 
-    @staticmethod
-    def checked(there: Sequence[Attached], method: Method, strength: float | None, members: list[int]) -> Attached:
-        """This method, as it is attached already or as it can be."""
-        if not all(hasattr(method, name) for name in ("_integrates", "_version", "_quadratic")):
-            expected = "an EWC or a SynapticIntelligence of grilly_optim.continual"
-            raise TypeError(f"method must be {expected}, got {type(method).__name__}")
-        number = Range(0).take("strength", (0.0 if method._integrates else 1.0) if strength is None else strength)
-        for other in there:
-            if other.method is method:
-                other.strength = number
-                return other
-            if (number and other.strength) or (method._integrates and other.method._integrates):
-                raise ValueError(
-                    f"a {type(other.method).__name__} is attached already, and a step carries one penalty and one path "
-                    "integral: detach it first"
-                )
-        return Attached(method, number, members)
+    def release(self, launches: Sequence[Launch]) -> None:
+        """Let its penalty weigh nothing; the room stays until the plans are made anew."""
+        if self.strength:
+            for launch in launches:
+                launch.plan.strength = 0.0
 
     def rehearse(self, trials: Sequence[Launch]) -> None:
         """Give copies of the plans the penalty; they are not steps, so they integrate nothing."""
@@ -96,14 +99,13 @@ class Attached:
 
     def _write(self, launches: Sequence[Launch]) -> None:
         quadratic = self.method._quadratic()
-        if quadratic is None:
-            return
         of = {member: at for at, member in enumerate(self.members)}
         for launch in launches:
             for k, i in enumerate(launch.members):
                 if i in of:
-                    for field, arrays in zip(("weight", "anchor"), quadratic, strict=True):
-                        launch.write_state(field, k, arrays[of[i]])
+                    for n, field in enumerate(("weight", "anchor")):
+                        nothing = np.zeros_like(launch.direct[k])
+                        launch.write_state(field, k, nothing if quadratic is None else quadratic[n][of[i]])
 
 
 class PathIntegral:

@@ -240,7 +240,7 @@ def auto_adamw_slope(s: Any, g: Array, h: AutoScalars) -> SlopeState:
     v = h.beta2 * s.v + h.c2 * g * g
     scale = h.inv_bc1 / (np.sqrt(v) * h.inv_sqrt_bc2 + h.eps)
     d = scale * m
-    j = -scale * (s.m - g + h.carry * m)
+    j = -scale * (s.m - g + h.carry * m) if h.t > 1 else np.zeros_like(g)
     return SlopeState(s.p * h.decay - h.lr * d, m, v, d, j)
 
 

@@ -1,10 +1,9 @@
-"""What optimizers share whose learning rate follows from the gradients: one scale for all groups, and its history."""
+"""What optimizers share whose learning rate follows from the gradients: one rate that the others follow, histories."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +37,17 @@ class HyperPast(NamedTuple):
 class Hypergradient(Optimizer):
     """Base of the optimizers whose learning rate is decided on the device, between two passes.
 
-    All groups share one scale: the rate of a group is its base times the scale. A value that somebody writes to
-    ``group["lr"]`` is what the next decision starts from for that group, whose new base is the value over the scale. A
+    One rate is adapted, the one of the first group that is not at 0, and the others follow: each keeps its share of it.
+    A value that somebody writes to ``group["lr"]`` is what the next decision starts from, and sets the group's share. A
     group at 0 stays there until something else is written.
     """
 
     START = HyperPast()
-    # What has to be in a state dict, with the numbers of the control that last from step to step.
-    MEMORY: tuple[str, ...] = ()
+    # Numbers of the control that last from step to step.
+    MEMORY: ClassVar[tuple[str, ...]] = ()
+    HISTORIES: ClassVar[tuple[str, ...]] = ("lr",)
+    # Attributes that say how it was built, which a subclass sets before it calls this constructor.
+    SETTINGS: ClassVar[tuple[str, ...]] = ("_options_of_control",)
 
     _options_of_control: dict[str, float]
 
@@ -56,17 +58,20 @@ class Hypergradient(Optimizer):
         return control
 
     def __init__(self, params: Any, defaults: dict[str, Any], device: str | None) -> None:
+        self._begin()
+        super().__init__(params, defaults, device)
+        self._histories["lr"].append(self.current_lr)
+
+    def _begin(self) -> None:
         self._steps_done = 0
         self._memory = dict.fromkeys(self.MEMORY, 0.0)
-        self._scale = 1.0
-        self._bases: list[float] = []
-        self._shown: list[float] = []
-        super().__init__(params, defaults, device)
-        self._histories: dict[str, list[float]] = {"lr": [self.current_lr]}
+        self._rates: list[float] = []
+        self._shares: list[float] = []
+        self._histories: dict[str, list[float]] = {name: [] for name in self.HISTORIES}
 
     @property
     def current_lr(self) -> float:
-        """The learning rate of the first group, as the last step used it."""
+        """The first group's learning rate, as the last step used it or somebody has written it since."""
         return float(self.param_groups[0]["lr"])
 
     @property
@@ -74,29 +79,21 @@ class Hypergradient(Optimizer):
         """The first group's learning rate: at first, and after each adaptation."""
         return self._histories["lr"]
 
-    # The scale.
+    # The shares.
 
     def _use(self, options: list[Options]) -> None:
         super()._use(options)
         rates = [o["lr"] for o in options]
-        # What was there before stands as it was left; what is new or has been written sets its base.
-        for k, rate in enumerate(rates):
-            if k >= len(self._bases):
-                self._bases.append(rate / self._scale)
-            elif rate != self._shown[k]:
-                self._bases[k] = rate / self._scale
-        self._shown = rates
-        self._set_shares()
+        if rates != self._rates:
+            self._rates = rates
+            adapted = rates[self._reference()]
+            self._shares = [rate / adapted if adapted else 0.0 for rate in rates]
+        for own, share in zip(options, self._shares, strict=True):
+            own["share"] = share
 
     def _reference(self) -> int:
-        """The group whose rate is adapted, and which the others follow: the first that is not at 0."""
-        return next((k for k, rate in enumerate(self._shown) if rate > 0), 0)
-
-    def _set_shares(self) -> None:
-        """The rate of each group as a part of the reference's."""
-        reference = self._reference()
-        for k, (options, base) in enumerate(zip(self._options, self._bases, strict=True)):
-            options["share"] = 1.0 if k == reference else base / (self._bases[reference] or 1.0)
+        """The group whose rate is adapted."""
+        return next((k for k, rate in enumerate(self._rates) if rate > 0), 0)
 
     # A step.
 
@@ -111,7 +108,7 @@ class Hypergradient(Optimizer):
 
     def _numbers(self, after: Pasts) -> Array:
         given = {**dict.fromkeys(self._control.numbers._fields, 0.0), **self._asked(), **self._memory}
-        given["lr"] = self._shown[self._reference()]
+        given["lr"] = self._rates[self._reference()]
         now = self._steps_done + 1
         directed = given["lr"] > 0 and any(past.last == now and past.fresh for past in after)
         given["directed"] = float(directed)
@@ -120,15 +117,11 @@ class Hypergradient(Optimizer):
     def _settle(self, numbers: Array | None) -> None:
         assert numbers is not None
         found = dict(zip(self._control.numbers._fields, map(float, numbers), strict=True))
-        reference = self._reference()
-        if self._bases[reference] > 0:
-            self._scale = found["lr"] / self._bases[reference]
-            rates = [base * self._scale for base in self._bases]
-            rates[reference] = found["lr"]
-            self._shown = rates
+        if found["lr"] != self._rates[self._reference()]:
+            self._rates = [share * found["lr"] for share in self._shares]
         self._memory = {name: found[name] for name in self.MEMORY}
         self._steps_done += 1
-        for group, options, rate in zip(self.param_groups, self._options, self._shown, strict=True):
+        for group, options, rate in zip(self.param_groups, self._options, self._rates, strict=True):
             group["lr"] = options["lr"] = rate
         self._learn(found)
         self._remember()
@@ -144,46 +137,68 @@ class Hypergradient(Optimizer):
         return {
             "hypergradient": {
                 "steps": self._steps_done,
-                "scale": self._scale,
-                "bases": list(self._bases),
+                "rates": list(self._rates),
+                "shares": list(self._shares),
                 "memory": dict(self._memory),
                 "histories": {name: list(values) for name, values in self._histories.items()},
             }
         }
 
     def _checked_own_state(self, state_dict: Mapping[str, Any]) -> Any:
-        saved = state_dict.get("hypergradient")
-        expected = self._own_state()["hypergradient"]
-        if not isinstance(saved, Mapping) or set(saved) != set(expected):
-            raise ValueError(
-                f"state_dict has no 'hypergradient' with {', '.join(expected)}: it is not one of this class"
-            )
+        expected, what = self._own_state()["hypergradient"], "'hypergradient' of state_dict"
+        saved = _with_keys(expected, state_dict.get("hypergradient"), what)
         for name in ("memory", "histories"):
-            if not isinstance(saved[name], Mapping) or set(saved[name]) != set(expected[name]):
-                raise ValueError(
-                    f"{name!r} of 'hypergradient' in state_dict must have {', '.join(expected[name])}: the optimizer "
-                    "that was saved was built with other options"
-                )
-        if len(saved["bases"]) != len(expected["bases"]):
-            raise ValueError(f"'bases' of 'hypergradient' in state_dict must have {len(expected['bases'])} numbers")
-        numbers = [saved["steps"], saved["scale"], *saved["bases"], *saved["memory"].values()]
-        numbers += [x for values in saved["histories"].values() for x in values]
-        if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
-            raise ValueError("'hypergradient' in state_dict must hold finite numbers")
+            _with_keys(expected[name], saved[name], f"{name!r} in {what}")
+        if "rule" in expected and saved["rule"] != expected["rule"]:
+            raise ValueError(f"{what} is of rule {saved['rule']!r}, expected {expected['rule']!r}")
+        (steps,) = _floats([saved["steps"]], f"'steps' in {what}")
+        if steps != int(steps):
+            raise ValueError(f"'steps' in {what} must be a whole number, got {saved['steps']!r}")
+        rates, shares = (_floats(saved[name], f"{name!r} in {what}") for name in ("rates", "shares"))
+        if not len(rates) == len(shares) == len(expected["shares"]):
+            raise ValueError(
+                f"'rates' and 'shares' in {what} must have {len(expected['shares'])} numbers, one for each group, got "
+                f"{len(rates)} and {len(shares)}"
+            )
+        memory = _floats(saved["memory"].values(), f"'memory' in {what}")
         return {
-            "steps": int(saved["steps"]),
-            "scale": float(saved["scale"]),
-            "bases": [float(x) for x in saved["bases"]],
-            "memory": {name: float(x) for name, x in saved["memory"].items()},
-            "histories": {name: [float(x) for x in values] for name, values in saved["histories"].items()},
+            "steps": int(steps),
+            "rates": rates,
+            "shares": shares,
+            "memory": dict(zip(saved["memory"], memory, strict=True)),
+            "histories": {k: _floats(v, f"{k!r} of 'histories' in {what}") for k, v in saved["histories"].items()},
         }
 
     def _take_own_state(self, saved: Any) -> None:
-        self._steps_done, self._scale, self._memory = saved["steps"], saved["scale"], saved["memory"]
-        self._bases = saved["bases"]
+        self._steps_done, self._memory = saved["steps"], saved["memory"]
         for name, values in saved["histories"].items():
             self._histories[name][:] = values
-        self._set_shares()
+        # A rate that had been written but not yet looked at is that again.
+        self._rates, self._shares = saved["rates"], saved["shares"]
+        self._use(self._options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "settings": {name: getattr(self, name) for name in self.SETTINGS}}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        vars(self).update(saved["settings"])
+        self._begin()
+        super().__setstate__(saved)
+
+
+def _with_keys(expected: Mapping[str, Any], saved: Any, what: str) -> Mapping[str, Any]:
+    """A dict out of a state dict, which must have these keys."""
+    if not isinstance(saved, Mapping) or set(saved) != set(expected):
+        came = ", ".join(map(repr, saved)) or "none" if isinstance(saved, Mapping) else repr(saved)
+        raise ValueError(f"{what} must be a dict with the keys {', '.join(map(repr, expected)) or 'none'}, got {came}")
+    return saved
+
+
+def _floats(values: Any, what: str) -> list[float]:
+    """A list of numbers out of a state dict, as floats: finite and 0 or more, as all of them are."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{what} must be a list of numbers, got {type(values).__name__}")
+    return [Range(0).take(what, value) for value in values]
 
 
 def rate_limits(lr_min: Any, lr_max: Any) -> tuple[float, float]:

@@ -29,6 +29,19 @@ def real(name: str, value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+def at_least_0(name: str, value: Any) -> float:
+    """The value as a float; it may be infinite.
+
+    Raises:
+        TypeError: Not a real number.
+        ValueError: Negative, or NaN.
+    """
+    number = real(name, value)
+    if not number >= 0:
+        raise ValueError(f"{name} must be 0 or more, got {value!r}")
+    return number
+
+
 @dataclass(frozen=True)
 class Range:
     """Real, finite numbers in [low, high), with `closed` in [low, high]; a pair of them with `pair`.

@@ -15,6 +15,7 @@ from grilly_optim.kernels.norm import NORM
 from grilly_optim.kernels.numpy_device import NumpyDevice
 from grilly_optim.optim import _gradients, _parameters
 from grilly_optim.optim._launch import Launch
+from grilly_optim.optim.clipping import total_norm
 
 if TYPE_CHECKING:
     from grilly_optim._devices import Backend, DeviceInfo
@@ -163,7 +164,11 @@ class Plans:
         square, plans = np.zeros(1), [launch.plan for launch in self._norms]
         if not host.run(plans, (gradients,), [[(0.0,)]] * len(plans), [None] * len(plans), False, square):
             raise RuntimeError(REFUSED)
-        return math.sqrt(square[0])
+        if math.isfinite(square[0]):
+            return math.sqrt(square[0])
+        # Squares may leave the range of float32 where the norm does not.
+        with np.errstate(all="ignore"):
+            return total_norm((g for g in gradients if g is not None), 2)
 
     def copies(self) -> tuple[list[Array], list[Launch], Backend]:
         """Copies of the parameters, launches over them with a copy of the state, and their device: the processor."""

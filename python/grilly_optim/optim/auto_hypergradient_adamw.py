@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _auto_rules
 from grilly_optim.optim._hypergradient import Hypergradient, HyperPast, rate_limits
@@ -49,15 +51,15 @@ class AutoHypergradientAdamW(Hypergradient):
 
     Args:
         params: float32 or float64 arrays, updated in place: a sequence, (name, array) pairs, a dict of names, or group
-            dicts. Groups keep the ratio of their learning rates; the limits are for the first group's. beta1 moves by
-            the same amount in each.
+            dicts. Groups keep the ratio of their learning rates; the limits are for the first group's (the first that
+            is not at 0). beta1 moves by the same amount in each, up to the limits.
         lr: Learning rate to begin with, 0 or more. A group at 0 stays there until something else is written to it.
         betas: Decay of the two moments, each in [0, 1).
         eps: Added to the denominator, 0 or more.
         weight_decay: Decoupled decay per unit of learning rate, 0 or more.
         hyper_lr: Learning rate of the learning rate. None: 0.01 in "doc", 0.2 in "corrected".
         hyper_lr_beta: Learning rate of beta1. None: 1.0 in "doc", 0.01 in "corrected".
-        lr_min: The least learning rate.
+        lr_min: The least learning rate. With 0, one that has come to 0 stays there.
         lr_max: The greatest.
         adapt_momentum: Adapt beta1.
         track_surprise: Compute the surprise. It changes no parameter; read it from the properties.
@@ -77,8 +79,9 @@ class AutoHypergradientAdamW(Hypergradient):
         DeviceUnavailable: The device is unknown or cannot be used.
         OutOfDeviceMemory: The device has no room for the state.
 
-    Gradients that are infinite or NaN adapt nothing. A parameter without a gradient keeps its moments, and its last
-    direction does not count in the next step. State takes 12 bytes per float32 element; 4 more with `track_surprise`,
+    Gradients that are infinite or NaN adapt nothing, nor do float32 gradients beyond about 1e18, whose squares are. A
+    parameter without a gradient keeps its moments, and its last direction, m' and J count as 0 in the next step. State
+    takes 12 bytes per float32 element; 4 more with `track_surprise`,
     and 4 more with `adapt_momentum` in "corrected". The theory behind these rules is for deterministic convex
     functions; here gradients are stochastic and a step late.
 
@@ -109,7 +112,16 @@ class AutoHypergradientAdamW(Hypergradient):
         "eps": Range(0),
         "weight_decay": Range(0),
     }
-    MEMORY = ("lr_squares", "beta_squares", "energy", "has_energy", "s_bar", "last_gg")
+    MEMORY: ClassVar[tuple[str, ...]] = ("lr_squares", "beta_squares", "energy", "has_energy", "s_bar", "last_gg")
+    HISTORIES: ClassVar[tuple[str, ...]] = ("lr", "beta1", "surprise", "s_bar", "gain")
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        "_options_of_control",
+        "_corrected",
+        "_momentum",
+        "_surprised",
+        "_warmup_steps",
+        "_gamma",
+    )
 
     def __init__(
         self,
@@ -134,12 +146,14 @@ class AutoHypergradientAdamW(Hypergradient):
         rule: str = "doc",
         device: str | None = None,
     ) -> None:
+        if not isinstance(rule, str):
+            raise TypeError(f"rule must be a string, got {rule!r}")
         if rule not in RULES:
             raise ValueError(f"rule must be {' or '.join(map(repr, RULES))}, got {rule!r}")
         self._corrected = rule == "corrected"
         self._momentum: bool = Flag().take("adapt_momentum", adapt_momentum)
         self._surprised: bool = Flag().take("track_surprise", track_surprise)
-        if not isinstance(warmup_steps, int) or isinstance(warmup_steps, bool):
+        if not isinstance(warmup_steps, int | np.integer) or isinstance(warmup_steps, bool):
             raise TypeError(f"warmup_steps must be a whole number, got {warmup_steps!r}")
         self._warmup_steps = int(Range(0).take("warmup_steps", warmup_steps))
         self._gamma: float = Range(0, 1).take("surprise_gamma", surprise_gamma)
@@ -173,10 +187,7 @@ class AutoHypergradientAdamW(Hypergradient):
         }
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, device)
-        if self._momentum:
-            self._histories["beta1"] = [self.param_groups[0]["betas"][0]]
-        if self._surprised:
-            self._histories |= {"surprise": [], "s_bar": [], "gain": []}
+        self._histories["beta1"].append(self._options[0]["betas"][0])
         if self._momentum and not self._corrected and self._options_of_control["hyper_lr_beta"] >= 0.5:
             warnings.warn(
                 f"rule='doc' with adapt_momentum moves beta1 by hyper_lr_beta = "
@@ -188,18 +199,18 @@ class AutoHypergradientAdamW(Hypergradient):
 
     @property
     def beta1_history(self) -> list[float]:
-        """The first group's beta1: at first, and after each adaptation; empty without `adapt_momentum`."""
-        return self._histories.get("beta1", [])
+        """The first group's beta1: at first, and after each adaptation."""
+        return self._histories["beta1"]
 
     @property
     def surprise_history(self) -> list[float]:
         """The surprise S of each step that took it."""
-        return self._histories.get("surprise", [])
+        return self._histories["surprise"]
 
     @property
     def s_bar_history(self) -> list[float]:
         """The accumulated surprise S_bar after each of these steps."""
-        return self._histories.get("s_bar", [])
+        return self._histories["s_bar"]
 
     @property
     def current_surprise(self) -> float:
@@ -217,7 +228,7 @@ class AutoHypergradientAdamW(Hypergradient):
         return self._last("gain")
 
     def _last(self, history: str) -> float:
-        return (self._histories.get(history) or [0.0])[-1]
+        return (self._histories[history] or [0.0])[-1]
 
     def _rule(self, options: Options) -> Rule:
         if self._corrected and self._momentum:
@@ -270,6 +281,12 @@ class AutoHypergradientAdamW(Hypergradient):
             for k, past in zip(owners, self._pasts, strict=True)
         )
         self._pasts = type(self._pasts)(stepped)
+
+    def _own_state(self) -> dict[str, Any]:
+        own = super()._own_state()
+        # What is kept of the one rule's hypergradients has another unit than of the other's.
+        own["hypergradient"]["rule"] = "corrected" if self._corrected else "doc"
+        return own
 
     def _stepped(self, past: HyperPast, beta1: float, found: Mapping[str, float]) -> HyperPast:
         """The past of a parameter of a group whose step had this beta1."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.optim._options import Flag, real
+from grilly_optim.optim._options import Flag, at_least_0, real
 from grilly_optim.optim._parameters import first_overlap, layout, overlaps_itself
 from grilly_optim.parameter import Parameter
 
@@ -59,7 +59,7 @@ def clip_grad_norm(
         >>> [g.round(4).tolist() for g in gradients]
         [[0.6], [[0.8, 0.0]]]
     """
-    limit = _at_least_0("max_norm", max_norm)
+    limit = at_least_0("max_norm", max_norm)
     p = real("norm_type", math.inf if norm_type == "inf" else norm_type)
     if not p > 0:
         raise ValueError(f"norm_type must be above 0, got {norm_type!r}")
@@ -67,7 +67,7 @@ def clip_grad_norm(
     named = _named(gradients)
     distinct = _distinct(named)
     with np.errstate(all="ignore"):
-        norm = _norm([array for _, array in named], p)
+        norm = total_norm([array for _, array in named], p)
         if strict and not math.isfinite(norm):
             raise RuntimeError(f"the norm of the gradients is {norm}, so they cannot be clipped; nothing has changed")
         factor = limit / (norm + 1e-6)
@@ -100,18 +100,11 @@ def clip_grad_value(gradients: Clippable, clip_value: float) -> None:
         >>> gradients["w"].tolist()
         [1.0, -0.5]
     """
-    limit = _at_least_0("clip_value", clip_value)
+    limit = at_least_0("clip_value", clip_value)
     with np.errstate(all="ignore"):
         for _, array in _named(gradients):
             bound = array.dtype.type(limit)
             np.clip(array, -bound, bound, out=array)
-
-
-def _at_least_0(name: str, value: Any) -> float:
-    number = real(name, value)
-    if not number >= 0:
-        raise ValueError(f"{name} must be 0 or more, got {value!r}")
-    return number
 
 
 def _named(gradients: Any) -> list[tuple[str, Array]]:
@@ -170,7 +163,8 @@ def _blocks(array: Array) -> Iterator[NDArray[np.float64]]:
     return cast("Iterator[NDArray[np.float64]]", blocks)
 
 
-def _norm(arrays: Iterable[Array], p: float) -> float:
+def total_norm(arrays: Iterable[Array], p: float) -> float:
+    """The p-norm of all elements together, summed up in float64."""
     total = np.float64(0.0)
     for array in arrays:
         for block in _blocks(array):

@@ -21,23 +21,25 @@ class HypergradientAdamW(Hypergradient):
         h  = sum <g, d>                                  d = (m / bc1) / (sqrt(v / bc2) + eps), as it was applied
         lr = clip(lr + beta_hyper h, lr_min, lr_max)     log_scale: clip(lr exp(beta_hyper h), lr_min, lr_max)
 
-    Then AdamW steps with this lr. h is the negative derivative of the loss by the last learning rate. On a GPU both
-    passes are one submission, and the learning rate is decided there.
+    Then AdamW steps with this lr. h is the negative derivative of the loss by the last learning rate, as far as that
+    multiplies d. On a GPU both passes are one submission, and the learning rate is decided there.
 
     Args:
         params: float32 or float64 arrays, updated in place: a sequence, (name, array) pairs, a dict of names, or group
-            dicts. Groups keep the ratio of their learning rates; the limits are for the first group's.
+            dicts. Groups keep the ratio of their learning rates; the limits are for the first group's (the first that
+            is not at 0).
         lr: Learning rate to begin with, 0 or more. A group at 0 stays there until something else is written to it.
         betas: Decay of the two moments, each in [0, 1).
         eps: Added to the denominator, 0 or more.
         weight_decay: Decoupled decay per unit of learning rate, 0 or more.
         beta_hyper: Learning rate of the learning rate, 0 or more. h grows with the number of parameters and the scale
             of the gradients: what is a good value depends on both.
-        lr_min: The least learning rate.
+        lr_min: The least learning rate. With 0, one that has come to 0 stays there.
         lr_max: The greatest.
         log_scale: Adapt the logarithm of the learning rate.
         include_weight_decay: Count in h that the learning rate scales the weight decay too: <g, d + weight_decay p>,
-            which is the exact derivative; the published rule leaves it out.
+            with p before the last step. That is the exact derivative, where all groups have one learning rate; the
+            published rule leaves it out.
         chain_rule: With `log_scale`: lr exp(beta_hyper lr h), the derivative by the logarithm.
         device: "auto" (None), "cpu", "numpy", "vulkan" or "vulkan:<index, uuid or part of a name>".
 
@@ -65,6 +67,7 @@ class HypergradientAdamW(Hypergradient):
     """
 
     STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "d": "direction"}
+    SETTINGS: ClassVar[tuple[str, ...]] = ("_options_of_control", "_include_weight_decay")
     OPTIONS: ClassVar[dict[str, Range | Flag]] = {
         "lr": Range(0),
         "betas": Range(0, 1, pair=True),

@@ -16,7 +16,7 @@ from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _parameters, _past
 from grilly_optim.optim._attached import Attached, Method, PathIntegral
 from grilly_optim.optim._hooks import Handle, Hooks
-from grilly_optim.optim._options import Flag, Options, Range, take_options
+from grilly_optim.optim._options import Flag, Options, Range, at_least_0, take_options
 from grilly_optim.optim._past import Past, Pasts
 from grilly_optim.optim._plans import REFUSED, Plans, Rows
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
@@ -181,14 +181,17 @@ class Optimizer(ABC):
             method: `grilly_optim.continual.EWC` or `grilly_optim.continual.SynapticIntelligence`.
             strength: Of the penalty, 0 or more; attach the same method again to change it. None means 1 for EWC, and
                 for SynapticIntelligence 0: the path integral alone.
-            params: The parameters that it is for, in the method's order; None means all.
+            params: The parameters that it is for, in the method's order; None means all, and when the method is
+                attached already, the same.
 
         Raises:
             TypeError: Something else is to be attached.
-            ValueError: `strength` below 0, a parameter that is not this optimizer's, shapes that are not the method's,
-                or a method is attached already that needs the same place.
+            ValueError: `strength` below 0, a parameter that is not this optimizer's or is there twice, shapes that are
+                not the method's, a method is attached already that needs the same place, or this one is, to others.
             OutOfDeviceMemory: The device has no room for the penalty (8 bytes per float32 element) or the path
                 integral (4 bytes).
+
+            After any of them, the optimizer is as before.
 
         Example:
             >>> import numpy as np
@@ -204,36 +207,55 @@ class Optimizer(ABC):
             array([0., 0.])
         """
         with self._turns:
-            attached = Attached.checked(self._attached, method, strength, self._positions_of(params))
-            if attached in self._attached:
-                attached.prepare(self._plans.launches, self._plans.by_member())
+            old = self._find(method)
+            others = [a for a in self._attached if a is not old]
+            new = Attached.checked(others, method, strength, self._members(params, old))
+            if old is not None:
+                old.release(self._plans.launches)
+                new.prepare(self._plans.launches, self._plans.by_member())
+                self._attached[self._attached.index(old)] = new
                 return
-            attached.prepare(self._plans.launches, {})
-            arrays = [self._plans.parameters[i] for i in attached.members]
-            method._attach(arrays, PathIntegral(self, attached.members) if method._integrates else None)
-            self._attached.append(attached)
+            try:
+                new.prepare(self._plans.launches, {})
+                arrays = [self._plans.parameters[i] for i in new.members]
+                method._attach(arrays, PathIntegral(self, new.members) if method._integrates else None)
+            except BaseException:
+                self._rebuild(self.param_groups, self._pasts)  # without the room that has been made
+                raise
+            self._attached.append(new)
 
     def detach(self, method: Method) -> None:
         """Undo `attach`.
 
         Raises:
             ValueError: It is not attached.
+            OutOfDeviceMemory: There is no room to make the plans anew. It is detached, but its room is not free.
         """
-        attached = next((a for a in self._attached if a.method is method), None)
+        attached = self._find(method)
         if attached is None:
             raise ValueError(f"{type(method).__name__} is not attached to this optimizer")
         method._detach()
         with self._turns:
             self._attached.remove(attached)
+            attached.release(self._plans.launches)
             self._rebuild(self.param_groups, self._pasts)
 
-    def _positions_of(self, params: Iterable[Array] | None) -> list[int]:
+    def _find(self, method: Method) -> Attached | None:
+        return next((a for a in self._attached if a.method is method), None)
+
+    def _members(self, params: Iterable[Array] | None, old: Attached | None) -> list[int]:
+        """The positions of these parameters; those that the method is attached to already may not change."""
         if params is None:
-            return list(range(len(self._plans.parameters)))
+            return list(range(len(self._plans.parameters))) if old is None else old.members
         found = [self._plans.positions.get(id(p)) for p in params]
         if None in found:
             raise ValueError(f"params has an array at {found.index(None)} that is no parameter of this optimizer")
-        return [i for i in found if i is not None]
+        members = [i for i in found if i is not None]
+        if len(set(members)) < len(members):
+            raise ValueError("params has an array more than once")
+        if old is not None and members != old.members:
+            raise ValueError(f"{type(old.method).__name__} is attached to other params: detach it first")
+        return members
 
     # Steps.
 
@@ -252,14 +274,15 @@ class Optimizer(ABC):
                 ``id(parameter)``. None, or a missing key, leaves a parameter and its step count as they are. Without
                 `gradients` the ``.grad`` of each `Parameter` is read. A gradient of another real precision is cast;
                 gradients are never written to.
-            max_norm: Scale the gradients down so that their global norm is at most this, as `clip_grad_norm` would; the
-                kernel scales what it reads, and the processor reads the gradients once to know the norm.
-            clip_value: Clip every gradient to [-clip_value, clip_value], in the kernel.
+            max_norm: Scale the gradients down so that their global norm is at most this, as `clip_grad_norm` would but
+                for the last digits of the norm; the kernel scales what it reads, and the processor reads the gradients
+                once to know the norm. 0 or more, or infinity.
+            clip_value: Clip every gradient to [-clip_value, clip_value], in the kernel. 0 or more, or infinity.
 
         Raises:
             TypeError: A complex gradient, or options that are not numbers.
             ValueError: A gradient of another shape, an unknown name or id, a wrong count, or an option out of range;
-                both `max_norm` and `clip_value`.
+                both `max_norm` and `clip_value`, or one below 0.
             DeviceLost: The device failed; build the optimizer anew.
 
             After any of the first two, nothing has changed.
@@ -316,12 +339,12 @@ class Optimizer(ABC):
         if max_norm is not None and clip_value is not None:
             raise ValueError("max_norm and clip_value are both given: clip by one of them")
         if clip_value is not None:
-            return self._update(gradients, Range(0).take("clip_value", clip_value), 1.0)
-        limit = Range(0).take("max_norm", max_norm)
+            return self._update(gradients, at_least_0("clip_value", clip_value), 1.0)
+        limit = at_least_0("max_norm", max_norm)
         gradients = self._plans.conform(gradients)
-        # As torch, which has the small number so that gradients of zero stay what they are.
-        coefficient = limit / (self._plans.norm(gradients) + 1e-6)
-        return self._update(gradients, math.inf, coefficient if coefficient < 1 or math.isnan(coefficient) else 1.0)
+        # As torch, which has the small number so that gradients of zero stay what they are; NaN is for all of them.
+        factor = limit / (self._plans.norm(gradients) + 1e-6)
+        return self._update(gradients, math.inf, 1.0 if factor >= 1 else factor)
 
     def _run(
         self,
@@ -395,8 +418,8 @@ class Optimizer(ABC):
     def peek(self, gradients: Gradients | None) -> list[Array]:
         """The change that a step with these gradients would make; nothing changes, no step is counted.
 
-        The same kernel runs on copies of the parameters and their state (12 bytes per float32 element while it runs, 16
-        with amsgrad), on the processor when the device is a GPU: equal to the step's change to 2 ulp of the parameter.
+        The same kernel runs on copies of the parameters and their state, on the processor when the device is a GPU:
+        equal to the step's change to 2 ulp of the parameter.
 
         Returns:
             One array per parameter; zeros where the gradient is None.
