@@ -40,7 +40,7 @@ def test_si_is_its_recurrence(form: str, dtype: Any) -> None:
     assert uphill  # so that the maximum does something
     point = draws(rng, dtype)[:count]
     expected = sum(float(np.sum(w * (x - a) ** 2)) for w, x, a in zip(Omega, double(point), begin, strict=True))
-    assert si.penalty(FORMS[form](point)) == pytest.approx(expected, rel=30 * np.finfo(dtype).eps)
+    assert si.penalty(FORMS[form](point)) == pytest.approx(expected, rel=30 * float(np.finfo(dtype).eps))
     grad = si.grad(FORMS[form](point))
     assert type(grad) is type(FORMS[form](point))
     for g, w, x, a in zip(listed(grad), Omega, double(point), begin, strict=True):
