@@ -134,14 +134,19 @@ class EWC(Anchored):
         """The term with fisher (x - end)^2 added to it, and what that adds to the constant."""
         with np.errstate(all="ignore"):  # what overflows is refused, by _term or for the constant
             total = term.total + fisher
-            share = np.divide(fisher, total, out=np.zeros_like(total), where=total > 0)
             distance = (end.astype(np.float64) - term.anchor) - term.rest
-            more = squared_distance(term.total * share, distance)
-            centre, error = _two_sum(term.anchor.astype(np.float64), term.rest + share * distance)
-        # Where nothing was held before, the new anchor is the centre to the last bit.
-        free = term.total == 0
-        anchor = np.where(free, end, centre.astype(end.dtype))
-        rest = np.where(free, 0, (centre - anchor) + error).astype(end.dtype)
+            # The centre is computed from the heavier end: that way the error of its shift is small against the shift.
+            # Where nothing was held before, this makes it the new anchor to the last bit.
+            new_is_heavier = fisher >= term.total
+            lighter, heavier = np.minimum(fisher, term.total), np.maximum(fisher, term.total)
+            share = np.divide(lighter, total, out=np.zeros_like(total), where=total > 0)
+            more = squared_distance(heavier * share, distance)
+            centre, error = _two_sum(
+                np.where(new_is_heavier, end, term.anchor).astype(np.float64),
+                np.where(new_is_heavier, -share * distance, term.rest + share * distance),
+            )
+        anchor = centre.astype(end.dtype)
+        rest = ((centre - anchor) + error).astype(end.dtype)
         return self._term(total, anchor, rest, what), more
 
     def penalty(self, theta: Arrays) -> float:
