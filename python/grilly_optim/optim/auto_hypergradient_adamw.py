@@ -65,7 +65,7 @@ class AutoHypergradientAdamW(Hypergradient):
         track_surprise: Compute the surprise. It changes no parameter; read it from the properties.
         surprise_gamma: Decay of E and V, in [0, 1).
         surprise_alpha: Weight of the newest surprise in S_bar, in [0, 1].
-        trauma_threshold: Where the gain has its maximum, trauma_threshold / e; above 0. S of pure noise is about 0.77:
+        trauma_threshold: Where the gain has its maximum, trauma_threshold / e; above 0. S of pure noise is about 0.78:
             only thresholds well below, 0.2 say, make the gain small for noise.
         beta_min: The least beta1, in [0, 1).
         beta_max: The greatest, in [0, 1).
