@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grilly_optim.cli import continual
+from grilly_optim.cli.demo import Progress
 from grilly_optim.continual import EWC, SynapticIntelligence
 from grilly_optim.optim import AdamW, AutoHypergradientAdamW, Optimizer
 
@@ -118,4 +121,20 @@ def forgetting(budget: float, elements: int = 10_000_000) -> Iterator[Measure]:
             fused_us=fused * 1e6,
             passes_us=passes * 1e6,
             plain_us=seconds["plain"] * 1e6,
+        )
+
+
+def continual_demo() -> Iterator[Measure]:
+    """What the methods keep of five tasks, over plain fine-tuning with the same seeds."""
+    with Progress(total=1, quiet=True) as progress:
+        accuracies = continual.learn("cpu", continual.EPOCHS, progress)
+    for name, summary in continual.summarize(accuracies).items():
+        if name == continual.METHODS[0].name:
+            continue
+        yield Measure(
+            f"continual demo: {name} over {continual.METHODS[0].name}, final accuracy, {len(continual.SEEDS)} seeds",
+            "more than 2 standard errors",
+            f"{summary.gain:+.3f} +- {summary.gain_error:.3f}: {summary.gain / summary.gain_error:.1f} standard errors",
+            summary.is_better,
+            dataclasses.asdict(summary),
         )

@@ -86,21 +86,6 @@ def accuracy(parameters: Sequence[Array], task: digits.Data) -> float:
     return float(np.mean(mlp.forward(parameters, task.test_images)[-1].argmax(axis=1) == task.test_labels))
 
 
-def step(
-    optimizer: AdamW, gradients: Sequence[Array], shared: Sequence[Array], regularizer: Regularizer, strength: float
-) -> None:
-    """One step on the gradients of the task's loss, with the penalty's added to those of the shared layers."""
-    own = gradients[: len(shared)]
-    total = list(gradients)
-    if regularizer is not None:
-        total[: len(shared)] = [g + strength * r for g, r in zip(own, regularizer.grad(list(shared)), strict=True)]
-    if isinstance(regularizer, SynapticIntelligence):
-        regularizer.pre_step(shared)
-    optimizer.step(gradients=total)
-    if isinstance(regularizer, SynapticIntelligence):
-        regularizer.post_step(shared, own)
-
-
 def consolidate(
     regularizer: Regularizer, task: digits.Data, parameters: list[Array], shared: list[Array], gradients: list[Array]
 ) -> None:
@@ -136,6 +121,8 @@ def train(method: Method, seed: int, device: str, epochs: int, progress: Progres
         parameters = [*shared, *heads[t]]
         # A new one for each task: the moments belong to the loss of the last one.
         optimizer = AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0, device=device)
+        if regularizer is not None:
+            optimizer.attach(regularizer, strength=method.strength, params=shared)
         images = len(task.train_images)
         for _ in range(epochs):
             order = random.permutation(images)
@@ -144,12 +131,19 @@ def train(method: Method, seed: int, device: str, epochs: int, progress: Progres
                 loss, _ = mlp.loss_and_gradients(
                     parameters, task.train_images[batch], task.train_labels[batch], gradients
                 )
-                step(optimizer, gradients, shared, regularizer, method.strength)
+                optimizer.step(gradients=gradients)
             progress.advance(f"{method.name}, seed {seed}, task {t + 1}/{TASKS}", f"loss {loss:.4f}")
+        if regularizer is not None:
+            optimizer.detach(regularizer)
         consolidate(regularizer, task, parameters, shared, gradients)
         accuracies[t, : t + 1] = [accuracy([*shared, *heads[k]], tasks[k]) for k in range(t + 1)]
     progress.line(f"{method.name}, seed {seed}: accuracy {accuracies[-1].mean():.4f} in the end")
     return accuracies
+
+
+def learn(device: str, epochs: int, progress: Progress) -> dict[str, Array]:
+    """Each method's accuracies (seed, after task, of task)."""
+    return {m.name: np.stack([train(m, seed, device, epochs, progress) for seed in SEEDS]) for m in METHODS}
 
 
 def standard_error(values: Array) -> Array:
@@ -229,9 +223,7 @@ def run(options: argparse.Namespace) -> int:
         )
     epochs = options.epochs or EPOCHS
     with Progress(total=len(METHODS) * len(SEEDS) * TASKS * epochs, quiet=options.quiet) as progress:
-        accuracies = {
-            m.name: np.stack([train(m, seed, choice.info.device, epochs, progress) for seed in SEEDS]) for m in METHODS
-        }
+        accuracies = learn(choice.info.device, epochs, progress)
     if not options.quiet:
         print()
 
