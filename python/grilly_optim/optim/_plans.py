@@ -46,7 +46,6 @@ class Plans:
         launches: One per rule and precision.
         groups: The groups that each launch has parameters of.
         index: For each launch, which of these each of its members belongs to; None where it is one.
-        run: Runs all plans: the device's `run` but for its first argument.
 
     Raises:
         TypeError: A parameter that cannot be one on this device.
@@ -84,9 +83,8 @@ class Plans:
             Launch(backend, rules[self.group_of[mine[0]]], self.parameters, mine) for mine in members.values()
         ]
         self._engine_plans = [launch.plan for launch in self.launches]
-        # Where no parameter is worked on in a copy, a run is the device's own.
         self._indirect = [launch for launch in self.launches if launch.copied]
-        self.run: Callable[..., bool] = self._run_copied if self._indirect else partial(backend.run, self._engine_plans)
+        self._run_directly: Callable[..., bool] = partial(backend.run, self._engine_plans)
         written = [d for launch in self.launches for d in launch.direct]
         for launch in self.launches:
             launch.plan.guard(written)
@@ -137,18 +135,24 @@ class Plans:
             result.append((list(at), index))
         return result
 
+    @property
+    def run(self) -> Callable[..., bool]:
+        """Runs all plans: the device's `run`, but for its first argument."""
+        return self._run_copied if self._indirect else self._run_directly
+
     def _run_copied(self, inputs: tuple[list[Any]], rows: Sequence[Rows], *arguments: Any) -> bool:
         """The device's `run`, and the parameters that it works on in a copy."""
         mine = list(inputs[0])  # the caller's list may change while the step runs
         copied = [pair for launch in self._indirect for pair in launch.copy_in(self.who, mine)]
         try:
             done = self._backend.run(self._engine_plans, inputs, rows, *arguments)
+            if done:
+                _copy_out(copied)
         except BaseException:
+            # A signal that came during the run, or before the copies were out: they are part of the step.
             if self.finished(rows):
                 _copy_out(copied)
             raise
-        if done:
-            _copy_out(copied)
         return done
 
     def finished(self, rows: object) -> bool:
