@@ -13,7 +13,7 @@ import pytest
 import grilly_optim
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/getting-started.md"]
+PAGES = ["README.md", "docs/getting-started.md", "docs/continual.md"]
 
 
 def modules() -> list[str]:
@@ -31,9 +31,10 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_every_public_function_has_an_example() -> None:
     for name in ("devices", "empty", "zeros", "asarray", "Parameter"):
         assert ">>>" in (getattr(grilly_optim, name).__doc__ or ""), name
-    for name in grilly_optim.optim.__all__:
-        if name != "Optimizer":
-            assert ">>>" in (getattr(grilly_optim.optim, name).__doc__ or ""), name
+    for package in (grilly_optim.optim, grilly_optim.continual):
+        for name in package.__all__:
+            if name != "Optimizer":
+                assert ">>>" in (getattr(package, name).__doc__ or ""), name
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-ORIGINALS = {"torch": "torch"}  # what a test is marked with -> the package it comes from
+ORIGINALS = {"torch": "torch", "hypnettorch": "hypnettorch"}  # what a test is marked with -> the package it comes from
 _compared: Counter[str] = Counter()
 
 
