@@ -35,12 +35,10 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_every_public_function_has_an_example() -> None:
     for name in ("devices", "empty", "zeros", "asarray", "Parameter"):
         assert ">>>" in (getattr(grilly_optim, name).__doc__ or ""), name
-    for name in grilly_optim.optim.__all__:
-        if name != "Optimizer":
-            assert ">>>" in (getattr(grilly_optim.optim, name).__doc__ or ""), name
-    for name in grilly_optim.schedules.__all__:
-        if name != "Scheduler":
-            assert ">>>" in (getattr(grilly_optim.schedules, name).__doc__ or ""), name
+    for package in (grilly_optim.optim, grilly_optim.continual, grilly_optim.schedules):
+        for name in package.__all__:
+            if name not in ("Optimizer", "Scheduler"):
+                assert ">>>" in (getattr(package, name).__doc__ or ""), name
 
 
 @pytest.mark.parametrize("page", PAGES)
