@@ -97,6 +97,41 @@ def test_a_rate_that_has_just_been_written_is_in_the_snapshot(variant: Variant, 
     assert second / first == pytest.approx(0.5 / optimizer.lr_history[-2], rel=1e-12)
 
 
+class Interrupting:
+    """A device whose user presses Ctrl-C at the end of the next run, or before it."""
+
+    def __init__(self, device: Any, after: bool) -> None:
+        self.device, self.after = device, after
+
+    def run(self, *args: Any) -> None:
+        if self.after:
+            self.device.run(*args)
+        raise KeyboardInterrupt
+
+
+@everything
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupted_step_has_been_made_or_has_not(variant: Variant, after: bool, device: str) -> None:
+    quadratic = Quadratic(SHAPES, DTYPES)
+    ps, qs = quadratic.parameters(), quadratic.parameters()
+    ps[1], qs[1] = np.asfortranarray(ps[1]), np.asfortranarray(qs[1])  # works in a copy
+    optimizer, twin = build(variant, ps, device), build(variant, qs, device)
+    for step in range(6):
+        gradients = quadratic.gradients(ps)
+        if step == 4:
+            whole, optimizer._backend = optimizer._backend, Interrupting(optimizer._backend, after)
+            with pytest.raises(KeyboardInterrupt):
+                optimizer.step(gradients=gradients)
+            optimizer._backend = whole
+        else:
+            optimizer.step(gradients=gradients)
+        if step != 4 or after:
+            twin.step(gradients=gradients)
+        for p, q in zip(ps, qs, strict=True):
+            assert_bits(p, q)
+        assert_same(optimizer.state_dict(), twin.state_dict())
+
+
 def damaged(path: str, value: Any) -> Callable[[Any], None]:
     """Sets one entry of the optimizer's own part to something else; "steps!" takes it away."""
 

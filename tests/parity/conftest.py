@@ -7,13 +7,14 @@ from importlib.metadata import version
 
 import pytest
 
-ORIGINALS = {"torch": "torch", "hypnettorch": "hypnettorch"}  # what a test is marked with -> the package it comes from
+# What a test is marked with -> the package it comes from; None: it is in no package that runs, and is written out here.
+ORIGINALS: dict[str, str | None] = {"torch": "torch", "hypnettorch": "hypnettorch", "grilly": None}
 _compared: Counter[str] = Counter()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for name, package in ORIGINALS.items():
-        config.addinivalue_line("markers", f"{name}: compares with {package}")
+        config.addinivalue_line("markers", f"{name}: compares with {package or 'its recurrences'}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -23,7 +24,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, package in ORIGINALS.items():
-        terminalreporter.write_line(f"parity: {_compared[name]} cases compared with {package} {version(package)}")
+        what = f"{package} {version(package)}" if package else f"{name}'s recurrences"
+        terminalreporter.write_line(f"parity: {_compared[name]} cases compared with {what}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
