@@ -353,9 +353,10 @@ def test_safetensors_says_which_extra_it_needs(tmp_path: Path, monkeypatch: pyte
     assert scores(tmp_path / "net") == {"net_7.safetensors": 0.5}
 
 
-def test_equal_checkpoints_are_equal_files(tmp_path: Path) -> None:
+def test_equal_checkpoints_are_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = []
-    for place in ("a", "b"):
+    for now, place in enumerate(("a", "b")):
+        monkeypatch.setattr("time.time", lambda now=now: 1.7e9 + now * HOUR)
         (tmp_path / place).mkdir()
         files.append(save_checkpoint({"w": np.arange(3)}, tmp_path / place / "net", 0.5, 7, timestamp=1.0))
     assert Path(files[0]).read_bytes() == Path(files[1]).read_bytes()
@@ -549,6 +550,7 @@ def test_a_save_looks_at_no_payload(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(_store, "read_meta", refuse)
     monkeypatch.setattr(_payload, "_opened", refuse)
+    save_checkpoint({}, tmp_path / "net_99", 1)  # might be an iteration of "net", but is another's
     for i in range(9):
         save_checkpoint({}, tmp_path / "net", i, i, 3, timestamp=i * HOUR)
     assert scores(tmp_path / "net") == {f"net_{i}.npz": i for i in (8, 7, 6, 5, 2)}

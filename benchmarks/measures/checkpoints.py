@@ -188,11 +188,14 @@ def _after(state: State, iteration: int) -> State:
 def _check(file_path: Path, state: State, cut: int | None, tally: Tally) -> State:
     """Compare what is there with what may be there; returns what is there."""
     there = survey(str(file_path.parent), file_path.name)
-    iterations = {_place(file_path, i).name: i for i in range((cut or 0) + max(i for i, _ in state) + 1)}
+    iterations = {_place(file_path, i).name: i for i in range((cut or 0) + max((i for i, _ in state), default=0) + 1)}
     found = {iterations[e.file]: e for e in there.entries}
     tally.unreadable += sum(not _is_good(file_path, i, e.score) for i, e in found.items())
-    manifest = json.loads((file_path.parent / f".{file_path.name}.checkpoints.json").read_bytes())
-    listed = {item["file"] for item in manifest["content"]["checkpoints"]}
+    try:
+        manifest = json.loads((file_path.parent / f".{file_path.name}.checkpoints.json").read_bytes())
+        listed = {item["file"] for item in manifest["content"]["checkpoints"]}
+    except (OSError, ValueError):
+        listed = {"the manifest itself"}
     tally.unreadable += sum(not (file_path.parent / file).exists() for file in listed)
     best = get_best_ckpt_path(file_path)
     tally.strange += best is None or _score(iterations[Path(best).name]) < max(map(_score, found))

@@ -191,11 +191,10 @@ def _next_best(path: str) -> str | None:
         for entry in _ranking(directory, name):
             other = os.path.join(directory, entry.file)
             try:
-                if entry.file != file:
-                    _payload.read_meta(other)
-                    return other
+                _payload.read_meta(other)
             except (CheckpointError, FileNotFoundError):
                 continue
+            return other
     return None
 
 

@@ -51,7 +51,7 @@ class Survey:
         """Take in a checkpoint that speaks for itself."""
         self.entries.append(Entry(file, size, meta.serial, meta.score, meta.timestamp))
         self.permanent.update(meta.permanent)
-        if self.first_timestamp is None or meta.first_timestamp < self.first_timestamp:
+        if self.first_timestamp is None:
             self.first_timestamp = meta.first_timestamp
         if self.mode is None or meta.serial >= self.next_serial:
             self.mode = meta.mode
