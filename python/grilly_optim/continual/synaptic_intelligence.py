@@ -28,6 +28,8 @@ ATTACHED = (
     "pre_step and post_step would count the steps twice"
 )
 
+BLOCK = 16384  # elements
+
 
 class PathIntegral(Protocol):
     """Where an optimizer that this is attached to sums up -(p_new - p_old) * g of its steps."""
@@ -142,8 +144,7 @@ class SynapticIntelligence(Anchored):
         with np.errstate(over="ignore"):  # refused by consolidate
             for omega, change, g in zip(self._omega, changes, gradients, strict=True):
                 if change is not None and g is not None:
-                    # Without delta the changes are our own memory.
-                    omega -= np.multiply(change, g, out=change if delta is None else None)
+                    _subtract_product(omega, change, g)
 
     def consolidate(self, theta: Arrays) -> None:
         """A task has ended: hold on to these parameters from now on.
@@ -272,3 +273,12 @@ def _like(arrays: list[Array], others: list[Array | None], what: str, layout: La
             cast = None if other is None else other.astype(array.dtype, copy=False)
         result.append(None if cast is None else require_finite(cast, of(what, i, layout.names)))
     return result
+
+
+def _subtract_product(total: Array, a: Array, b: Array) -> None:
+    """Take a * b away from the total, block by block: the product is never there as a whole."""
+    access: Any = [["readwrite"], ["readonly"], ["readonly"]]  # NumPy's stubs know of flat lists only
+    flags = "external_loop", "buffered", "zerosize_ok"
+    with np.nditer([total, a, b], flags, access, buffersize=BLOCK) as blocks:
+        for t, x, y in blocks:
+            t -= x * y
