@@ -68,19 +68,57 @@ def test_the_version_tells_of_every_change(name: str) -> None:
 
 
 @penalties
-def test_later_changes_of_arrays_do_not_leak_in_or_out(name: str) -> None:
-    theta = draws(np.random.default_rng(11))
-    reference = CONSOLIDATED[name](copy.deepcopy(theta))
-    penalty = CONSOLIDATED[name](theta)
-    for x in (*theta, *penalty.grad(theta)):
-        x[...] = 99.0
-    saved = penalty.state_dict()
-    for value in saved.values():
-        for array in value if isinstance(value, list) else []:
+def test_later_changes_of_arrays_do_not_leak_in(name: str) -> None:
+    """Every array that was handed over is spoiled at once, by a caller who uses it again."""
+
+    def run(spoil: Callable[..., None]) -> Any:
+        rng = np.random.default_rng(11)
+        penalty = NEW[name]()
+        for _ in range(2):
+            before, after, others = draws(rng), draws(rng), squares(rng)
+            if isinstance(penalty, EWC):
+                penalty.consolidate(after, others)
+                spoil(after, others)
+                continue
+            penalty.pre_step(before)
+            spoil(before)
+            penalty.post_step(after, others)
+            kept = copy.deepcopy(after)
+            spoil(after, others)
+            changes = draws(rng)
+            given = copy.deepcopy(changes)
+            penalty.post_step(kept, kept, delta=changes)
+            same(changes, given)
+            penalty.consolidate(kept)
+            spoil(kept, changes)
+        return penalty
+
+    def spoil(*lists: list[Any]) -> None:
+        for array in (a for arrays in lists for a in arrays):
             array[...] = 99.0
-    point = draws(np.random.default_rng(12))
-    same(penalty.grad(point), reference.grad(point))
-    assert penalty.penalty(point) == reference.penalty(point)
+
+    same(run(spoil).state_dict(), run(lambda *_: None).state_dict())
+
+
+@penalties
+def test_changes_of_what_is_given_out_do_not_leak_in(name: str) -> None:
+    theta = draws(np.random.default_rng(12))
+    penalty, reference = CONSOLIDATED[name](theta), CONSOLIDATED[name](theta)
+    if name == "si":
+        penalty.pre_step(theta)
+        reference.pre_step(theta)
+
+    def spoil(saved: dict[str, Any]) -> None:
+        for array in (a for value in saved.values() if isinstance(value, list) for a in value):
+            array[...] = 99.0
+
+    spoil({"gradient": penalty.grad(theta)})
+    spoil(penalty.state_dict())
+    same(penalty.state_dict(), reference.state_dict())
+    saved = penalty.state_dict()
+    penalty.load_state_dict(saved)
+    spoil(saved)
+    same(penalty.state_dict(), reference.state_dict())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])

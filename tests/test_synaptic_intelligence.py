@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,30 @@ def test_a_delta_does_what_two_calls_do(dtype: Any) -> None:
         assert told.state_dict()["before"] is None
         theta = after
     same(told.state_dict(), called.state_dict())
+
+
+def test_a_step_takes_one_copy_of_the_parameters_and_none_with_delta() -> None:
+    n = 1_000_000
+    theta, gradient, delta = np.ones(n), np.ones(n)[::-1], np.ones(2 * n)[::2]
+    si = SynapticIntelligence()
+    si.pre_step(theta)
+    si.post_step(theta, gradient)  # omega and the anchors are there now
+
+    def peak(step: Callable[[], None]) -> float:
+        tracemalloc.start()
+        step()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most / theta.nbytes
+
+    def called() -> None:
+        si.pre_step(theta)
+        si.post_step(theta, gradient)
+
+    # What is not finite is looked for in an array of bools, an eighth of a copy.
+    assert peak(called) < 1.25
+    assert peak(lambda: si.post_step(theta, gradient, delta)) < 0.25
+    assert_bits(si.state_dict()["omega"][0], np.full(n, -1.0))
 
 
 def test_with_deltas_alone_the_first_task_begins_before_the_first_of_them() -> None:

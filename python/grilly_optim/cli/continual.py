@@ -175,7 +175,7 @@ def report(summaries: Mapping[str, Summary]) -> str:
     for name, s in summaries.items():
         gain = f"{s.gain:+.4f} +- {s.gain_error:.4f}" if name != baseline else ""
         lines.append(f"{name:<12} {s.learned:>10.4f}  {s.final:.4f} +- {s.final_error:.4f}  {gain:>17}".rstrip())
-    lines.append("mean accuracy on the held-out images of all tasks, +- standard error over the seeds")
+    lines.append("mean accuracy on held-out images of all tasks +- standard error over the seeds")
     for name in others:
         s = summaries[name]
         lines.append(f"{name}: the gain over {baseline} is {'' if s.is_better else 'NOT '}more than 2 standard errors")
@@ -216,9 +216,9 @@ def run(options: argparse.Namespace) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     if not options.quiet:
         print(
-            f"{TASKS} tasks of two handwritten digits each, one after the other; earlier images never come back\n"
-            f"perceptron {'-'.join(map(str, sizes))}, the last layer one of its own for each task, "
-            f"AdamW on {choice.info.device}; {len(SEEDS)} seeds",
+            f"{TASKS} tasks of two handwritten digits each; the images of earlier ones never come back\n"
+            f"perceptron {'-'.join(map(str, sizes))} with an output layer for each task, {len(SEEDS)} seeds, "
+            f"AdamW on {choice.info.device}",
             flush=True,
         )
     epochs = options.epochs or EPOCHS

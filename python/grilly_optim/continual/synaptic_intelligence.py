@@ -28,6 +28,8 @@ ATTACHED = (
     "pre_step and post_step would count the steps twice"
 )
 
+BLOCK = 16384  # elements
+
 
 class PathIntegral(Protocol):
     """Where an optimizer that this is attached to sums up -(p_new - p_old) * g of its steps."""
@@ -130,22 +132,21 @@ class SynapticIntelligence(Anchored):
         self._require_unattached()
         arrays, _, layout = self._finite(theta)
         gradients = _like(arrays, take_some(grad, "grad", layout), "grad", layout)
-        if delta is not None:
-            changes = _like(arrays, take_some(delta, "delta", layout), "delta", layout)
-            if self._anchors is None:
-                self._begin([x if d is None else x - d for x, d in zip(arrays, changes, strict=True)], layout)
-        elif self._before is None:
+        if delta is None and self._before is None:
             raise ValueError("post_step needs a pre_step before the optimizer's step, or delta")
-        else:
-            changes = [np.subtract(x, old, out=old) for x, old in zip(arrays, self._before, strict=True)]
-        self._before = None
-        if self._omega is None:
-            self._omega = [np.zeros(x.shape, x.dtype) for x in arrays]
-        with np.errstate(over="ignore"):  # refused by consolidate
+        with np.errstate(over="ignore"):  # what overflows is refused by consolidate
+            if delta is not None:
+                changes = _like(arrays, take_some(delta, "delta", layout), "delta", layout)
+                if self._anchors is None:
+                    self._begin([x if d is None else x - d for x, d in zip(arrays, changes, strict=True)], layout)
+            else:
+                changes = [np.subtract(x, old, out=old) for x, old in zip(arrays, self._before or [], strict=True)]
+            self._before = None
+            if self._omega is None:
+                self._omega = [np.zeros(x.shape, x.dtype) for x in arrays]
             for omega, change, g in zip(self._omega, changes, gradients, strict=True):
                 if change is not None and g is not None:
-                    # Without delta the changes are our own memory.
-                    omega -= np.multiply(change, g, out=change if delta is None else None)
+                    _subtract_product(omega, change, g)
 
     def consolidate(self, theta: Arrays) -> None:
         """A task has ended: hold on to these parameters from now on.
@@ -285,3 +286,11 @@ def _like(arrays: list[Array], others: list[Array | None], what: str, layout: La
             cast = None if other is None else other.astype(array.dtype, copy=False)
         result.append(None if cast is None else require_finite(cast, of(what, i, layout.names)))
     return result
+
+
+def _subtract_product(total: Array, a: Array, b: Array) -> None:
+    """Take a * b away from the total, block by block: the product is never there as a whole."""
+    access: Any = [["readwrite"], ["readonly"], ["readonly"]]  # NumPy's stubs know of flat lists only
+    with np.nditer([total, a, b], ["external_loop", "buffered", "zerosize_ok"], access, buffersize=BLOCK) as blocks:
+        for t, x, y in blocks:
+            t -= x * y
