@@ -26,11 +26,11 @@ TASKS = 5  # task t: is this image the digit 2 t or 2 t + 1?
 SEEDS = (0, 1, 2, 3, 4)
 
 # All of this was chosen before seeds 0 to 4 were looked at for the first time. Network, learning rate and epochs: on
-# seeds 100 to 159, so that every task is learned well, fine-tuning forgets, and five seeds are enough to see a difference; a
-# narrow network has to share its units between the tasks. Strengths: the best powers of ten on seeds 100 to 104. Another
-# learning rate would not save fine-tuning there: 3e-4, 1e-3, 3e-3 and 1e-2 end at 0.85, 0.83, 0.80 and 0.76 (standard
-# errors 0.03 to 0.06), against 0.95 of EWC and 0.94 of SI. EWC's strength is so large because a network that is sure of
-# its answers has gradients, and so a Fisher information, close to 0.
+# seeds 100 to 159, so that every task is learned well, fine-tuning forgets, and five seeds are enough to see a
+# difference; a narrow network has to share its units between the tasks. Strengths: the best powers of ten on seeds 100
+# to 104. Another learning rate would not save fine-tuning there: 3e-4, 1e-3, 3e-3 and 1e-2 end at 0.85, 0.83, 0.80 and
+# 0.76 (standard errors 0.03 to 0.06), against 0.95 of EWC and 0.94 of SI. EWC's strength is so large because a network
+# that is sure of its answers has gradients, and so a Fisher information, close to 0.
 HIDDEN = (32, 32, 32, 32)
 EPOCHS = 10  # for each task
 BATCH = 32
