@@ -1,4 +1,4 @@
-"""AdamW elsewhere: whole steps on the same arrays, each library in its fastest form."""
+"""AdamW in libraries that are compared for it alone: whole steps on the same arrays."""
 
 from __future__ import annotations
 
@@ -12,54 +12,10 @@ from numpy.typing import NDArray
 
 from .harness import Contestant
 from .problem import OPENING_STEPS, Array, Expected, Problem, Team
-from .rivals import load, thread_counts, threads_label
+from .rivals import load, thread_counts
 
 LR, BETAS, EPS, WEIGHT_DECAY = 1e-3, (0.9, 0.999), 1e-8, 0.01
-
-
-def numpy_expressions(problem: Problem, expected: Expected) -> list[Team]:
-    """Whole-array expressions, as one writes AdamW in NumPy."""
-    parameters, gradients = problem.parameters, problem.gradients
-    first = [np.zeros_like(p) for p in parameters]
-    second = [np.zeros_like(p) for p in parameters]
-    beta1, beta2 = BETAS
-    t = 0
-
-    def step() -> None:
-        nonlocal t
-        t += 1
-        for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
-            m[:] = beta1 * m + (1 - beta1) * g
-            v[:] = beta2 * v + (1 - beta2) * g * g
-            m_hat = m / (1 - beta1**t)
-            v_hat = v / (1 - beta2**t)
-            p -= LR * (m_hat / (np.sqrt(v_hat) + EPS) + WEIGHT_DECAY * p)
-
-    return [Team([_rival("numpy", "expressions", step)], parameters, [step] * OPENING_STEPS, expected)]
-
-
-def torch_adamw(problem: Problem, expected: Expected) -> list[Team]:
-    """torch.optim.AdamW, fused and foreach, step() calls on preset .grad."""
-    torch = load("torch")
-    return [_torch_team(torch, form, problem, expected) for form in ("fused", "foreach")]
-
-
-def _torch_team(torch: Any, form: str, problem: Problem, expected: Expected) -> Team:
-    tensors = [torch.from_numpy(p).requires_grad_() for p in problem.parameters]
-    for tensor, gradient in zip(tensors, problem.gradients, strict=True):
-        tensor.grad = torch.from_numpy(gradient)
-    optimizer = torch.optim.AdamW(tensors, lr=LR, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, **{form: True})
-    contestants = [
-        Contestant(
-            f"torch {form}",
-            threads_label(threads),
-            "rival",
-            optimizer.step,
-            prepare=partial(torch.set_num_threads, threads),
-        )
-        for threads in thread_counts()
-    ]
-    return Team(contestants, problem.parameters, [optimizer.step] * OPENING_STEPS, expected)
+OPTIONS: dict[str, Any] = {"lr": LR, "betas": BETAS, "eps": EPS, "weight_decay": WEIGHT_DECAY}
 
 
 def numba_adamw(problem: Problem, expected: Expected) -> list[Team]:
@@ -183,8 +139,6 @@ def _rival(family: str, variant: str, call: Callable[[], object]) -> Contestant:
 
 
 RIVALS: Mapping[str, Callable[[Problem, Expected], list[Team]]] = {
-    "numpy": numpy_expressions,
-    "torch": torch_adamw,
     "numba": numba_adamw,
     "thinc": thinc_adam,
 }

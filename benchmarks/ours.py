@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from grilly_optim import DeviceInfo, OutOfDeviceMemory, empty
 from grilly_optim._devices import open_device
 from grilly_optim.kernels.rule import Rule
@@ -26,14 +28,17 @@ class Subject:
     """What a kernel's benchmark must know.
 
     Attributes:
-        rule: Its rule.
         build: The optimizer over these parameters, on this device.
         expected: The optimizer's steps in float64.
     """
 
-    rule: Rule
     build: Callable[[Sequence[Array], str], Optimizer]
     expected: Expected
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that its float32 parameters go through."""
+        return self.build([np.zeros(1, np.float32)], "numpy")._plans.launches[0].rule
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def team(
     """The optimizer's step, and its plan alone where a plan is compiled."""
     with environment(GRILLY_FORCE_STAGING="1" if way.staged else os.environ.get("GRILLY_FORCE_STAGING")):
         optimizer = subject.build(parameters, info.device)
-    backend, plan = optimizer._backend, optimizer._plans[0]
+    backend, plan = optimizer._backend, optimizer._plans.launches[0].plan
     step = Contestant(
         _family(info, way), "step()", "step", partial(optimizer.step, gradients=gradients), device=info.device
     )
@@ -124,11 +129,19 @@ def team(
         return Team([step], parameters, [step.call] * OPENING_STEPS, subject.expected)
     if info.kind == "vulkan":
         step.device_ns = backend.last_run_ns
-    rows = [[optimizer._scalars(optimizer.param_groups[0], OPENING_STEPS)]]
+    rows = [[_scalars(optimizer, OPENING_STEPS)]]
     alone = replace(step, variant="kernel alone", kind="kernel", call=_plan_call(backend, plan, gradients, rows))
     # The plan alone runs last, with the scalars of the last step of the opening.
     opening = [*[step.call] * (OPENING_STEPS - 1), alone.call]
     return Team([step, alone], parameters, opening, subject.expected)
+
+
+def _scalars(optimizer: Optimizer, steps: int) -> tuple[float, ...]:
+    """The scalars of a step of the first group, counted from a fresh state."""
+    options, past = optimizer._options[0], optimizer.START
+    for _ in range(steps):
+        past = optimizer._advance(options, past)
+    return optimizer._scalars(options, past)
 
 
 def reference(info: DeviceInfo, parameters: list[Array], gradients: list[Array]) -> Team:

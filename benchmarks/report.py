@@ -14,7 +14,7 @@ wall: median per call, and the span from the 10 % to the 90 % quantile; the cont
 device: what the device's own clock says of the kernel, without the way there and back.
 GB/s: bytes that a fused update must move, over the wall time. of stream: that rate over the stream kernel's on the same
 device (rivals and NumPy: the compiled CPU's), by the device's own clock where it has one.
-x torch, x numpy: how many times faster than the best of torch fused and of NumPy expressions; below 1 is slower."""
+x torch, x numpy: how many times faster than torch in its best form and than NumPy expressions; below 1 is slower."""
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _table(case: Case, cache: int | None) -> Iterator[str]:
     where = "; it fits the cache of this machine, so GB/s are not the memory's" if fits else ""
     per_element = f"{case.bytes_per_element} bytes per element"
     yield f"{case.kernel}, {case.name}: {per_element}, {moved / 1e6:.4g} MB per step{where}"
-    header = ["", "wall", "p10 .. p90", "device", "GB/s", "of stream", *(f"x {y.split()[0]}" for y in YARDSTICKS)]
+    header = ["", "wall", "p10 .. p90", "device", "GB/s", "of stream", *(f"x {y}" for y in YARDSTICKS)]
     lines = [header, *(_cells(row) for row in case.rows if row.best)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
     for line in lines:

@@ -1,13 +1,17 @@
-"""The rivals: which there are, whether they are installed, and what gives each its best."""
+"""The rivals: which there are, whether they are installed, what gives each its best; NumPy and torch themselves."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .errors import MissingRival, UsageError
+from .expressions import Expression, Memory
+from .harness import Contestant
+from .problem import OPENING_STEPS, Expected, Problem, Team
 
 # Everyone who can be named with --against, in the order of the tables.
 NAMES = ("numpy", "torch", "numba", "thinc")
@@ -58,3 +62,46 @@ def thread_counts() -> list[int]:
 def threads_label(threads: int) -> str:
     """How tables call a number of threads."""
     return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def numpy_teams(expression: Expression, options: Mapping[str, Any], problem: Problem, expected: Expected) -> list[Team]:
+    """Whole-array expressions, as one writes an optimizer in NumPy."""
+    memories = [Memory(p) for p in problem.parameters]
+    t = 0
+
+    def step() -> None:
+        nonlocal t
+        t += 1
+        for p, g, memory in zip(problem.parameters, problem.gradients, memories, strict=True):
+            expression(p, g, memory, t, **options)
+
+    rival = Contestant("numpy", "expressions", "rival", step)
+    return [Team([rival], problem.parameters, [step] * OPENING_STEPS, expected)]
+
+
+def torch_teams(
+    name: str, forms: Sequence[str], options: Mapping[str, Any], problem: Problem, expected: Expected
+) -> list[Team]:
+    """An optimizer of torch.optim in each of its forms: step() calls on preset .grad."""
+    torch = load("torch")
+    return [_torch_team(torch, name, form, options, problem, expected) for form in forms]
+
+
+def _torch_team(
+    torch: Any, name: str, form: str, options: Mapping[str, Any], problem: Problem, expected: Expected
+) -> Team:
+    tensors = [torch.from_numpy(p).requires_grad_() for p in problem.parameters]
+    for tensor, gradient in zip(tensors, problem.gradients, strict=True):
+        tensor.grad = torch.from_numpy(gradient)
+    optimizer = getattr(torch.optim, name)(tensors, **options, **{form: True})
+    contestants = [
+        Contestant(
+            f"torch {form}",
+            threads_label(threads),
+            "rival",
+            optimizer.step,
+            prepare=partial(torch.set_num_threads, threads),
+        )
+        for threads in thread_counts()
+    ]
+    return Team(contestants, problem.parameters, [optimizer.step] * OPENING_STEPS, expected)

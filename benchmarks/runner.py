@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any
 from grilly_optim import DeviceInfo, devices
 from grilly_optim._devices import select
 
-from . import KERNELS, ours, rivals
+from . import ours, rivals
 from .errors import UsageError
 from .harness import Contestant, race
+from .kernels import KERNELS
 from .machine import available_memory, describe
 from .problem import Problem, Team, many, single, verify
 from .results import Case, fill
@@ -145,17 +145,17 @@ def measure(
     Raises:
         WrongResult: A contestant does not compute what it should.
     """
-    module = importlib.import_module(f".{KERNELS[kernel]}", __package__)
-    per_element = ours.bytes_per_element(module.SUBJECT.rule)
+    subject = KERNELS[kernel].subject
+    per_element = ours.bytes_per_element(subject.rule)
     case = Case(kernel, problem.name, problem.elements, len(problem.start), per_element)
     teams: list[Team] = []
     for info in infos:
-        made, missing = ours.teams(module.SUBJECT, problem, info)
+        made, missing = ours.teams(subject, problem, info)
         teams += made
         case.left_out += missing
     for rival in against:
-        if rival in module.RIVALS:
-            teams += module.RIVALS[rival](problem, module.SUBJECT.expected)
+        if rival in KERNELS[kernel].rivals:
+            teams += KERNELS[kernel].rivals[rival](problem, subject.expected)
     # Checks before clocks: a contestant that computes something else ends the benchmark here.
     for team in teams:
         if any(takes_part(c) for c in team.contestants):

@@ -58,7 +58,7 @@ VARIANTS = [
     _auto("corrected-surprise", "corrected", **SURPRISE),
     _auto("corrected-all", "corrected", **MOMENTUM, **SURPRISE, lr=0.05),
 ]
-BY_RULE = list({v.make([np.zeros(1)], **v.options)._launches[0].rule.name: v for v in VARIANTS}.values())
+BY_RULE = list({v.make([np.zeros(1)], **v.options)._plans.launches[0].rule.name: v for v in VARIANTS}.values())
 EVERYTHING = [v for v in VARIANTS if v.name in ("hyper-decay", "doc-all", "corrected-all")]
 variants = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 by_rule = pytest.mark.parametrize("variant", BY_RULE, ids=lambda v: v.name)

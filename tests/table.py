@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,27 +10,68 @@ from typing import Any
 import numpy as np
 
 import grilly_optim
-from grilly_optim.optim import AdamW, Optimizer
+from grilly_optim.benchmarks import expressions
+from grilly_optim.benchmarks.expressions import Expression
+from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RAdam, RMSprop
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One optimizer with its arguments."""
+    """One optimizer with its arguments, and the same as one writes it in NumPy."""
 
     name: str
     make: Callable[..., Optimizer]
+    expression: Expression
     options: dict[str, Any] = field(default_factory=dict)
 
 
 ROWS = [
-    Row("adamw", AdamW),
-    Row("adamw-lr", AdamW, {"lr": 0.1, "weight_decay": 0.0}),
-    Row("adamw-betas-0", AdamW, {"betas": (0.0, 0.0), "eps": 1e-3}),
-    Row("adamw-amsgrad", AdamW, {"amsgrad": True, "betas": (0.8, 0.5)}),
-    Row("adamw-maximize", AdamW, {"maximize": True, "weight_decay": 0.3}),
+    Row("adamw", AdamW, expressions.adamw),
+    Row("adamw-lr", AdamW, expressions.adamw, {"lr": 0.1, "weight_decay": 0.0}),
+    Row("adamw-betas-0", AdamW, expressions.adamw, {"betas": (0.0, 0.0), "eps": 1e-3}),
+    Row("adamw-amsgrad", AdamW, expressions.adamw, {"amsgrad": True, "betas": (0.8, 0.5)}),
+    Row("adamw-maximize", AdamW, expressions.adamw, {"maximize": True, "weight_decay": 0.3}),
+    Row("adam", Adam, expressions.adam),
+    Row("adam-coupled", Adam, expressions.adam, {"weight_decay": 0.1, "maximize": True}),
+    Row("adam-decoupled", Adam, expressions.adam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    Row("adam-amsgrad", Adam, expressions.adam, {"weight_decay": 0.1, "amsgrad": True, "betas": (0.8, 0.5)}),
+    Row("sgd", SGD, expressions.sgd),
+    Row("sgd-decay", SGD, expressions.sgd, {"lr": 0.01, "weight_decay": 0.1, "maximize": True}),
+    Row("sgd-momentum", SGD, expressions.sgd, {"momentum": 0.9, "dampening": 0.3, "maximize": True}),
+    Row("sgd-nesterov", SGD, expressions.sgd, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    Row("sgd-nesterov-maximize", SGD, expressions.sgd, {"momentum": 0.5, "nesterov": True, "maximize": True}),
+    Row("rmsprop", RMSprop, expressions.rmsprop, {"maximize": True}),
+    Row("rmsprop-momentum", RMSprop, expressions.rmsprop, {"momentum": 0.8, "weight_decay": 0.1, "maximize": True}),
+    Row("rmsprop-centered", RMSprop, expressions.rmsprop, {"centered": True, "alpha": 0.9}),
+    Row("rmsprop-both", RMSprop, expressions.rmsprop, {"centered": True, "momentum": 0.5, "maximize": True}),
+    Row("adagrad", Adagrad, expressions.adagrad),
+    Row("adagrad-decay", Adagrad, expressions.adagrad, {"lr_decay": 0.1, "weight_decay": 0.1, "maximize": True}),
+    Row("adagrad-initial", Adagrad, expressions.adagrad, {"initial_accumulator_value": 0.5, "eps": 1e-3}),
+    Row("adadelta", Adadelta, expressions.adadelta),
+    Row("adadelta-decay", Adadelta, expressions.adadelta, {"rho": 0.5, "weight_decay": 0.1, "maximize": True}),
+    Row("radam", RAdam, expressions.radam),
+    Row("radam-coupled", RAdam, expressions.radam, {"betas": (0.8, 0.9), "weight_decay": 0.1, "maximize": True}),
+    Row("radam-decoupled", RAdam, expressions.radam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    Row("nadam", NAdam, expressions.nadam),
+    Row("nadam-coupled", NAdam, expressions.nadam, {"momentum_decay": 0.5, "weight_decay": 0.1, "maximize": True}),
+    Row("nadam-decoupled", NAdam, expressions.nadam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    Row("lion", Lion, expressions.lion),
+    Row("lion-decay", Lion, expressions.lion, {"lr": 0.01, "betas": (0.5, 0.8), "weight_decay": 0.1}),
 ]
+
+
+def _one_per_rule() -> dict[str, Row]:
+    """A row for each kernel: what depends on the kernel alone need not go over all options."""
+    chosen: dict[str, Row] = {}
+    for row in ROWS:
+        optimizer = row.make([np.zeros(1, np.float32)], **row.options, device="numpy")
+        chosen.setdefault(optimizer._plans.launches[0].rule.name, row)
+    return chosen
+
+
+BY_RULE = _one_per_rule()
 
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
 # (8192 or 4096 on llvmpipe), NumPy block (16384), and large enough for threads with chunks of their own.
@@ -61,6 +102,14 @@ def layouts(dtype: Any) -> Iterator[tuple[str, Callable[[], Array]]]:
     yield "unaligned", lambda: np.frombuffer(bytearray(8 * 40 + 1), np.uint8)[1:].view(dtype)
 
 
+def train(row: Row, parameters: list[Array], gradients: Sequence[Sequence[Array | None]], device: str) -> list[Array]:
+    """Step a fresh optimizer through the gradients; the parameters are changed in place."""
+    optimizer = row.make(parameters, **row.options, device=device)
+    for step in gradients:
+        optimizer.step(gradients=list(step))
+    return parameters
+
+
 @contextmanager
 def works(device: str, dispatches: int) -> Iterator[None]:
     """Asks that the device did that many kernel runs, and no other device any."""
@@ -77,28 +126,3 @@ def assert_bits(actual: Array, expected: Array, what: str = "") -> None:
     assert actual.shape == expected.shape
     differing = int((~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))).sum())
     assert differing == 0, f"{what}: {differing} of {actual.size} elements differ"
-
-
-def adamw_in_double(
-    p: Array,
-    gradients: list[Array],
-    *,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
-    amsgrad: bool = False,
-    maximize: bool = False,
-) -> Array:
-    """AdamW as its authors write it, in float64: what every precision and device must come close to."""
-    theta = p.astype(np.float64)
-    m, v, largest = np.zeros_like(theta), np.zeros_like(theta), np.zeros_like(theta)
-    for t, gradient in enumerate(gradients, start=1):
-        g = (-1 if maximize else 1) * gradient.astype(np.float64)
-        theta *= 1 - lr * weight_decay
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g**2
-        largest = np.maximum(largest, v)
-        v_hat = (largest if amsgrad else v) / (1 - betas[1] ** t)
-        theta -= lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v_hat) + eps)
-    return theta

@@ -20,7 +20,8 @@ problem = importlib.import_module("grilly_optim.benchmarks.problem")
 report = importlib.import_module("grilly_optim.benchmarks.report")
 results = importlib.import_module("grilly_optim.benchmarks.results")
 runner = importlib.import_module("grilly_optim.benchmarks.runner")
-adamw = importlib.import_module("grilly_optim.benchmarks.adamw")
+kernels = importlib.import_module("grilly_optim.benchmarks.kernels")
+ADAMW = kernels.KERNELS["adamw"]
 
 QUICK = ["--budget", "0"]
 
@@ -72,7 +73,7 @@ def test_many_small_tensors(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["adamv"], 2, ["'adamv'", "known are adamw"]),
+        (["adamv"], 2, ["'adamv'", "known are adamw, adam, sgd"]),
         (["--sizes", "1e3", "few"], 2, ["--sizes few", "whole numbers", "many"]),
         (["--sizes", "0"], 2, ["--sizes 0"]),
         (["--against", "jax"], 2, ["jax", "numpy, torch, numba, thinc"]),
@@ -106,11 +107,12 @@ def _numpy_team(subject: Any) -> tuple[Any, Any]:
 
 def test_wrong_result_is_refused_before_timing(monkeypatch, capsys):
     def other_rate(parameters, device):
-        optimizer = adamw.build(parameters, device)
+        optimizer = ADAMW.subject.build(parameters, device)
         optimizer.param_groups[0]["lr"] *= 1.1
         return optimizer
 
-    monkeypatch.setattr(adamw, "SUBJECT", replace(adamw.SUBJECT, build=other_rate))
+    wrong = replace(ADAMW, subject=replace(ADAMW.subject, build=other_rate))
+    monkeypatch.setitem(kernels.KERNELS, "adamw", wrong)
     monkeypatch.setattr(runner, "race", lambda *_: pytest.fail("a wrong contestant was timed"))
     assert main(["bench", "adamw", "--sizes", "1e3", "--device", "numpy", "--against", "none", *QUICK]) == 1
     out, err = capsys.readouterr()
@@ -120,10 +122,10 @@ def test_wrong_result_is_refused_before_timing(monkeypatch, capsys):
 
 
 def test_check_sees_one_wrong_element():
-    team, case = _numpy_team(adamw.SUBJECT)
+    team, case = _numpy_team(ADAMW.subject)
     problem.verify(team, case)  # a right one passes
 
-    team, case = _numpy_team(adamw.SUBJECT)
+    team, case = _numpy_team(ADAMW.subject)
     step = team.opening[0]
 
     def spoiled():
@@ -136,7 +138,7 @@ def test_check_sees_one_wrong_element():
 
 
 def test_check_sees_nan():
-    team, case = _numpy_team(adamw.SUBJECT)
+    team, case = _numpy_team(ADAMW.subject)
     step = team.opening[0]
 
     def spoiled():
@@ -148,12 +150,22 @@ def test_check_sees_nan():
         problem.verify(team, case)
 
 
-def test_every_rival_gives_the_right_result():
+@pytest.mark.parametrize("kernel", kernels.KERNELS)
+def test_everyone_gives_the_right_result(kernel, monkeypatch):
+    monkeypatch.setattr(runner, "race", lambda contestants, _: [harness.Timing(c, 1, [1.0]) for c in contestants])
     rivals = importlib.import_module("grilly_optim.benchmarks.rivals")
     installed = rivals.choose(None)
-    assert "numpy" in installed
-    case = runner.measure("adamw", problem.many(5, 10, 1000), [], installed, 0)
-    assert {r.family.split()[0] for r in case.rows} == set(installed)
+    usable = [d for d in devices() if d.usable]
+    case = runner.measure(kernel, problem.many(5, 10, 1000), usable, installed, 0)
+    assert {r.family.split()[0] for r in case.rows if r.kind == "rival"} == {
+        r for r in installed if r in kernels.KERNELS[kernel].rivals
+    }
+    assert {r.device for r in case.rows if r.kind == "step"} == {d.device for d in usable}
+
+
+def test_kernels_are_called_like_their_optimizers():
+    for name, kernel in kernels.KERNELS.items():
+        assert type(kernel.subject.build([np.zeros(1)], "numpy")).__name__.lower() == name
 
 
 def _timing(family: str, kind: str, seconds: float, device: str = "", variant: str = "", clock: float = 0.0) -> Any:
@@ -175,7 +187,7 @@ def test_shares_ratios_and_losses_follow_from_the_medians():
     results.fill(case, timings, 28, "cpu")
     rows = {r.who: r for r in case.rows}
     assert rows["cpu, step()"].share_of_stream == pytest.approx(0.5)
-    assert rows["cpu, step()"].ratios == pytest.approx({"torch fused": 1.5})
+    assert rows["cpu, step()"].ratios == pytest.approx({"torch": 1.5})
     assert rows["vulkan:0"].share_of_stream in (pytest.approx(0.8), 1.0)
     assert rows["torch fused, 2 threads"].best
     assert not rows["torch fused, 1 thread"].best

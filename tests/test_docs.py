@@ -13,7 +13,11 @@ import pytest
 import grilly_optim
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/getting-started.md", "docs/schedules.md"]
+PAGES = [
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if "```python" in page.read_text()
+]
 
 
 def modules() -> list[str]:
@@ -31,16 +35,15 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_every_public_function_has_an_example() -> None:
     for name in ("devices", "empty", "zeros", "asarray", "Parameter"):
         assert ">>>" in (getattr(grilly_optim, name).__doc__ or ""), name
-    for name in grilly_optim.optim.__all__:
-        if name != "Optimizer":
-            assert ">>>" in (getattr(grilly_optim.optim, name).__doc__ or ""), name
-    for name in grilly_optim.schedules.__all__:
-        if name != "Scheduler":
-            assert ">>>" in (getattr(grilly_optim.schedules, name).__doc__ or ""), name
+    for package in (grilly_optim.optim, grilly_optim.continual, grilly_optim.schedules):
+        for name in package.__all__:
+            if name not in ("Optimizer", "Scheduler"):
+                assert ">>>" in (getattr(package, name).__doc__ or ""), name
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_code_on_the_pages(page: str) -> None:
+def test_code_on_the_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some of it writes files
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
     assert blocks, "a page in this list shows code"
     namespace: dict[str, object] = {}
@@ -54,3 +57,13 @@ def test_code_on_the_pages(page: str) -> None:
 def test_links_between_pages(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+def test_every_difference_names_tests_that_are_there() -> None:
+    page = (ROOT / "docs/differences.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 40
+    for file, test in named:
+        path = ROOT / "tests" / file
+        assert path.exists(), file
+        assert f"def {test}" in path.read_text(), f"{file}::{test}"

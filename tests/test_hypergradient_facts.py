@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grilly_optim import Parameter
 from grilly_optim.optim import AutoHypergradientAdamW, HypergradientAdamW
 from tests.hyper_table import VARIANTS, Quadratic, Variant, by_rule, everything, variants
 from tests.table import Array, assert_bits, draw
@@ -484,3 +485,19 @@ def test_defaults_of_the_rules() -> None:
             ways.append((optimizer.lr_history, optimizer.beta1_history))
         assert ways[0] == ways[1]
     assert AutoHypergradientAdamW([np.zeros(3)], device="numpy")._corrected is False
+
+
+def test_the_closure_makes_the_gradients_that_decide(device: str) -> None:
+    given, made = Parameter(np.ones(50)), np.ones(50)
+    asked = HypergradientAdamW([given], lr=0.01, beta_hyper=1e-3, device=device)
+    told = HypergradientAdamW([made], lr=0.01, beta_hyper=1e-3, device=device)
+
+    def closure() -> float:
+        given.grad = np.linspace(1, 2, 50) * given
+        return 0.0
+
+    for _ in range(3):
+        asked.step(closure)
+        told.step(gradients=[np.linspace(1, 2, 50) * made])
+    assert asked.lr_history == told.lr_history
+    assert len(asked.lr_history) == 3

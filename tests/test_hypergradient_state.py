@@ -122,10 +122,10 @@ def test_an_interrupted_step_has_been_made_or_has_not(variant: Variant, after: b
     for step in range(6):
         gradients = quadratic.gradients(ps)
         if step == 4:
-            whole, optimizer._backend = optimizer._backend, Interrupting(optimizer._backend, after)
+            whole, optimizer._plans._backend = optimizer._plans._backend, Interrupting(optimizer._plans._backend, after)
             with pytest.raises(KeyboardInterrupt):
                 optimizer.step(gradients=gradients)
-            optimizer._backend = whole
+            optimizer._plans._backend = whole
         else:
             optimizer.step(gradients=gradients)
         if step != 4 or after:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grilly_optim.optim import AdamW
-from tests.table import assert_bits
+from tests.table import BY_RULE, Row, assert_bits, train
 
 # Function-scoped fixtures only pick the device here, so they may serve many examples.
 search = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -56,16 +56,18 @@ def test_every_device_gives_the_numpy_answer(
 
 
 @search
-@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 3000), max_size=8))
-def test_how_an_array_is_cut_into_parameters_does_not_matter(device: str, seed: int, cuts: list[int]) -> None:
+@given(
+    row=st.sampled_from(list(BY_RULE.values())),
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(st.integers(0, 3000), max_size=8),
+)
+def test_how_an_array_is_cut_into_parameters_does_not_matter(device: str, row: Row, seed: int, cuts: list[int]) -> None:
     rng = np.random.default_rng(seed)
     whole = rng.standard_normal(3000).astype(np.float32)
     parts = whole.copy()
     g = rng.standard_normal(3000).astype(np.float32)
     edges = [0, *sorted(cuts), 3000]
     spans = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    one, many = AdamW([whole], device=device), AdamW([parts[s] for s in spans], device=device)
-    for _ in range(2):
-        one.step(gradients=[g])
-        many.step(gradients=[g[s] for s in spans])
+    train(row, [whole], [[g]] * 2, device)
+    train(row, [parts[s] for s in spans], [[g[s] for s in spans]] * 2, device)
     assert_bits(parts, whole)

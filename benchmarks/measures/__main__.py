@@ -12,7 +12,7 @@ from pathlib import Path
 from grilly_optim import DeviceInfo, devices
 
 from ..machine import describe
-from . import accuracy, engine, footprint, speed
+from . import accuracy, checkpoints, engine, footprint, optimizers, passes, speed
 from .table import Measure, to_text
 
 DEFAULT_BUDGET = 15.0
@@ -22,13 +22,19 @@ def measures(infos: list[DeviceInfo], budget: float) -> Iterator[Measure]:
     """All of them, in the order of the table."""
     software = next((d for d in infos if "llvmpipe" in d.name), None)
     yield from speed.against_torch(budget)
+    yield from optimizers.against_torch(budget)
+    yield from passes.hypergradient(budget)
+    yield from passes.forgetting(budget)
     yield speed.small_step()
     yield from speed.software_against_numpy(software, budget)
     yield speed.with_pauses()
     yield from accuracy.accuracy(infos)
+    yield optimizers.lion_signs(infos)
     yield from engine.engine(software)
     yield from footprint.memory([d for d in infos if d.shares_memory])
     yield footprint.import_time()
+    yield from passes.continual_demo()
+    yield checkpoints.killed_saves()
 
 
 def main() -> int:

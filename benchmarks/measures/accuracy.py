@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim import DeviceInfo
-from grilly_optim.optim import AdamW
+from grilly_optim.optim import Optimizer
 
-from ..adamw import build, step
+from ..adamw_rivals import OPTIONS
+from ..expressions import Memory, adamw
+from ..kernels import KERNELS
 from ..machine import instruction_sets
-from ..ours import environment
+from ..ours import Subject, environment
 from ..problem import ATOL, RTOL
 from .table import Measure
 
@@ -30,18 +32,21 @@ def accuracy(infos: list[DeviceInfo]) -> Iterator[Measure]:
     """
     rng = np.random.default_rng(0)
     start = rng.standard_normal(ELEMENTS, dtype=np.float32)
-    optimizers = _optimizers(infos, start)
-    p, m, v = start.astype(np.float64), np.zeros(ELEMENTS), np.zeros(ELEMENTS)
+    optimizers = everywhere(KERNELS["adamw"].subject, infos, start)
+    p = start.astype(np.float64)
+    memory = Memory(p)
     for t in range(1, STEPS + 1):
         gradient = rng.standard_normal(ELEMENTS, dtype=np.float32)
         for optimizer in optimizers.values():
             optimizer.step(gradients=[gradient])
-        p, m, v = step(p, m, v, gradient.astype(np.float64), t)
+        adamw(p, gradient.astype(np.float64), memory, t, **OPTIONS)
     yield _agreement(optimizers, p)
     yield _bits(optimizers)
 
 
-def _optimizers(infos: list[DeviceInfo], start: Array) -> dict[str, AdamW]:
+def everywhere(subject: Subject, infos: list[DeviceInfo], start: Array) -> dict[str, Optimizer]:
+    """An optimizer over a copy of the start on every device, with every instruction set, and with staging."""
+    build = subject.build
     made = {}
     for info in infos:
         if info.kind == "cpu":
@@ -56,7 +61,7 @@ def _optimizers(infos: list[DeviceInfo], start: Array) -> dict[str, AdamW]:
     return made
 
 
-def _agreement(optimizers: dict[str, AdamW], exact: Array) -> Measure:
+def _agreement(optimizers: dict[str, Optimizer], exact: Array) -> Measure:
     bound = ATOL + RTOL * np.abs(exact)
     worst = {name: float((np.abs(_arrays(o)[0] - exact) / bound).max()) for name, o in optimizers.items()}
     return Measure(
@@ -68,12 +73,20 @@ def _agreement(optimizers: dict[str, AdamW], exact: Array) -> Measure:
     )
 
 
-def _bits(optimizers: dict[str, AdamW]) -> Measure:
-    # Other GPUs may divide and take roots less exactly: their bound is in ulp, and this one is not for them.
-    exact = {name: o for name, o in optimizers.items() if not name.startswith("vulkan") or "llvmpipe" in repr(o)}
+def rounded_alike(optimizers: dict[str, Optimizer]) -> dict[str, Optimizer]:
+    """Those that must agree to the last bit.
+
+    Other GPUs than llvmpipe may divide and take roots less exactly: their bound is in ulp.
+    """
+    return {name: o for name, o in optimizers.items() if not name.startswith("vulkan") or "llvmpipe" in repr(o)}
+
+
+def _bits(optimizers: dict[str, Optimizer]) -> Measure:
+    exact = rounded_alike(optimizers)
     oracle = _arrays(exact["numpy"])
     different = {
-        name: float(sum(_differing(a, b) for a, b in zip(oracle, _arrays(o), strict=True))) for name, o in exact.items()
+        name: float(sum(differing_bits(a, b) for a, b in zip(oracle, _arrays(o), strict=True)))
+        for name, o in exact.items()
     }
     return Measure(
         f"differing bits to NumPy in p, m and v: {', '.join(name for name in different if name != 'numpy')}",
@@ -84,10 +97,11 @@ def _bits(optimizers: dict[str, AdamW]) -> Measure:
     )
 
 
-def _differing(a: Array, b: Array) -> int:
+def differing_bits(a: Array, b: Array) -> int:
+    """How many bits of two float32 arrays differ."""
     return int(np.bitwise_count(a.view(np.uint32) ^ b.view(np.uint32)).sum())
 
 
-def _arrays(optimizer: AdamW) -> list[Array]:
+def _arrays(optimizer: Optimizer) -> list[Array]:
     state = optimizer.state_dict()["state"][0]
     return [optimizer.param_groups[0]["params"][0], state["exp_avg"], state["exp_avg_sq"]]

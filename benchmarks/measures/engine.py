@@ -9,10 +9,12 @@ import numpy as np
 
 from grilly_optim import DeviceInfo, counters, empty
 
-from ..adamw import build
+from ..kernels import KERNELS
 from ..ours import environment
 from ..problem import many
 from .table import Measure, not_measured
+
+build = KERNELS["adamw"].subject.build
 
 SMALL_ARRAYS, SMALL_ARRAYS_MS, SMALL_ARRAYS_ALLOCATIONS = 5_000, 50, 50
 _STEPS = 5

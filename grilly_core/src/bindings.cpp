@@ -373,9 +373,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("rules", [] {
     py::dict result;
     for (const Rule& rule : rules())
-      result[py::str(rule.name.data(), rule.name.size())] =
-          py::make_tuple(strings(rule.state), strings(rule.inputs), strings(rule.scalars), strings(rule.sums),
-                         strings(rule.numbers));
+      result[py::str(rule.name.data(), rule.name.size())] = py::make_tuple(
+          strings(rule.state), strings(rule.inputs), strings(rule.scalars), strings(rule.sums), strings(rule.numbers));
     return result;
   });
 }

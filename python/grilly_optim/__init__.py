@@ -1,5 +1,8 @@
 """Optimizers for NumPy arrays: one update rule on Vulkan GPUs, compiled SIMD code and pure NumPy."""
 
+from __future__ import annotations
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from grilly_optim import optim
@@ -8,6 +11,9 @@ from grilly_optim._errors import DeviceLost, DeviceUnavailable, OutOfDeviceMemor
 from grilly_optim.arrays import asarray, empty, zeros
 from grilly_optim.parameter import Parameter
 
+if TYPE_CHECKING:
+    from grilly_optim import checkpoint, continual, schedules
+
 __all__ = [
     "DeviceInfo",
     "DeviceLost",
@@ -15,6 +21,8 @@ __all__ = [
     "OutOfDeviceMemory",
     "Parameter",
     "asarray",
+    "checkpoint",
+    "continual",
     "counters",
     "default_device",
     "devices",
@@ -24,22 +32,15 @@ __all__ = [
     "zeros",
 ]
 
-
-if TYPE_CHECKING:
-    from grilly_optim import schedules
-
 __version__: str
+
+# Imported when they are asked for: each would take a good part of the time of this import.
+_LAZY = ("checkpoint", "continual", "schedules")
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when they are asked for: schedules take a tenth of the time of this import, and reading the package's
-    # metadata takes longer than all of it.
-    if name == "schedules":
-        import importlib
-
-        return importlib.import_module("grilly_optim.schedules")
+    if name in _LAZY:
+        return importlib.import_module(f"grilly_optim.{name}")
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("grilly_optim")
+        return importlib.import_module("importlib.metadata").version("grilly_optim")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -130,8 +130,8 @@ class Queue {
  public:
   void open(VulkanDevice& device, std::uint32_t family, std::uint32_t timestamp_bits);
   void close();
-  // Uploads, then stages of dispatches one after another, then downloads; returns when the host may read. One submission
-  // as long as the transfers fit in the staging ring, which holds kSlots * kSlotBytes each way.
+  // Uploads, then stages of dispatches one after another, then downloads; returns when the host may read. One
+  // submission as long as the transfers fit in the staging ring, which holds kSlots * kSlotBytes each way.
   void execute(const std::vector<Transfer>& up, const std::vector<Stage>& stages, const std::vector<Transfer>& down);
   std::uint64_t last_ns = 0;
 
@@ -254,7 +254,9 @@ class VulkanPlan final : public Plan {
   using Arena = std::vector<OwnedBuffer>;  // one stream of all segments, by block
 
   // Of a piece in the segment table: elements, first, row, and an address per stream and extra.
-  std::uint32_t entry_bytes() const { return static_cast<std::uint32_t>((3 + rule.streams() + kExtras) * sizeof(std::uint64_t)); }
+  std::uint32_t entry_bytes() const {
+    return static_cast<std::uint32_t>((3 + rule.streams() + kExtras) * sizeof(std::uint64_t));
+  }
   void lay_out();
   Arena make_arena(Use use) const;
   void make_field(std::size_t field) override;

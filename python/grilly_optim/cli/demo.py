@@ -15,6 +15,7 @@ from grilly_optim._extras import load
 # Job -> its module in grilly_optim.cli, which has run(options) -> exit status. The first one is the default.
 JOBS = {
     "digits": "digits",
+    "continual": "continual",
 }
 
 

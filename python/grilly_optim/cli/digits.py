@@ -52,11 +52,11 @@ class History:
     step_ms: list[float] = field(default_factory=list)
 
 
-def load_data() -> Data:
+def load_data(seed: int = SEED) -> Data:
     """Scikit-learn's digits. A quarter, with the same share of every digit, is held out and never trained on."""
     images, labels = load("sklearn.datasets", extra="demo").load_digits(return_X_y=True)
     parts = load("sklearn.model_selection", extra="demo").train_test_split(
-        (images / 16).astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=SEED
+        (images / 16).astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=seed
     )
     train_images, test_images, train_labels, test_labels = parts
     return Data(train_images, train_labels, test_images, test_labels)

@@ -43,7 +43,7 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     correct = np.arange(len(labels)), labels
-    loss = -float(log_probability[correct].mean())
+    loss = 0.0 - float(log_probability[correct].mean())  # no -0.0
     gradient = np.exp(log_probability)
     gradient[correct] -= 1
     gradient /= len(labels)

@@ -119,7 +119,7 @@ class PathIntegral:
         """What has come together since the last call, an array per parameter; the sums begin at zero again."""
         with self._optimizer._turns:
             found: dict[int, Array] = {}
-            for launch in self._optimizer._launches:
+            for launch in self._optimizer._plans.launches:
                 for k, i in enumerate(launch.members):
                     found[i] = launch.read_state("trace", k)
                     launch.write_state("trace", k, np.zeros_like(found[i]))

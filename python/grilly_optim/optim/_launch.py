@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,8 +70,3 @@ class Launch:
                 launch, at = before[i]
                 for field in self.rule.owned_fields:
                     self.plan.write_state(field, k, launch.read_state(field, at))
-
-
-def by_member(launches: Iterable[Launch]) -> dict[int, tuple[Launch, int]]:
-    """For each parameter its launch, and which of that launch's members it is."""
-    return {i: (launch, k) for launch in launches for k, i in enumerate(launch.members)}

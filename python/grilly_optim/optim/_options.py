@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+Options = dict[str, Any]
 
 
 def real(name: str, value: Any) -> float:
@@ -42,53 +44,68 @@ def at_least_0(name: str, value: Any) -> float:
 
 @dataclass(frozen=True)
 class Range:
-    """Real, finite numbers in [low, high); a pair of them with `pair`. Taken as Python floats: scalars are doubles."""
+    """Real, finite numbers in [low, high), with `closed` in [low, high]; a pair of them with `pair`.
 
-    low: float
+    Taken as Python floats: scalars are doubles.
+    """
+
+    low: float = -math.inf
     high: float = math.inf
     pair: bool = False
+    closed: bool = False
 
-    def take(self, name: str, value: Any) -> Any:
-        """The value as a float, or a pair of floats.
+    def take(self, name: str, value: Any, where: str = "") -> Any:
+        """The value as a float, or a pair of floats; `where` stands behind the name in errors.
 
         Raises:
             TypeError: Not a real number, or not a pair.
             ValueError: Outside, infinite or NaN.
         """
         if not self.pair:
-            return self._number(name, value)
+            return self._number(name + where, value)
         if not isinstance(value, tuple | list) or len(value) != 2:
-            raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
-        return self._number(f"{name}[0]", value[0]), self._number(f"{name}[1]", value[1])
+            raise TypeError(f"{name}{where} must be a pair of numbers, got {value!r}")
+        return self._number(f"{name}[0]{where}", value[0]), self._number(f"{name}[1]{where}", value[1])
 
     def _number(self, name: str, value: Any) -> float:
         number = real(name, value)
-        if not self.low <= number < self.high:
-            expected = (
-                f"{self.low:g} or more, and finite" if self.high == math.inf else f"in [{self.low:g}, {self.high:g})"
-            )
-            raise ValueError(f"{name} must be {expected}, got {value!r}")
+        inside = self.low <= number < self.high or (self.closed and number == self.high)
+        if not inside or math.isinf(number):
+            raise ValueError(f"{name} must be {self._expected()}, got {value!r}")
         return number
 
+    def _expected(self) -> str:
+        if self.high == math.inf:
+            return "finite" if self.low == -math.inf else f"{self.low:g} or more, and finite"
+        return f"in [{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
 
+
+@dataclass(frozen=True)
 class Flag:
-    """True or False."""
+    """True or False.
 
-    def take(self, name: str, value: Any) -> bool:
-        """The value as a bool.
+    Args:
+        needs: Says what True needs of the group's other options and does not find; "" when it finds all.
+    """
+
+    needs: Callable[[Options], str] = lambda _: ""
+
+    def take(self, name: str, value: Any, where: str = "") -> bool:
+        """The value as a bool; `where` stands behind the name in errors.
 
         Raises:
             TypeError: Anything else.
         """
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
+            raise TypeError(f"{name}{where} must be True or False, got {value!r}")
         return bool(value)
-
-
-Options = dict[str, Any]
 
 
 def take_options(allowed: Mapping[str, Range | Flag], group: Mapping[str, Any], index: int) -> Options:
     """The options of a group, checked, in plain Python types; errors name the group, but for the first."""
     where = f" of group {index}" if index else ""
-    return {name: kind.take(name + where, group[name]) for name, kind in allowed.items()}
+    taken = {name: kind.take(name, group[name], where) for name, kind in allowed.items()}
+    for name, kind in allowed.items():
+        if isinstance(kind, Flag) and taken[name] and (missing := kind.needs(taken)):
+            raise ValueError(f"{name}{where} needs {missing}")
+    return taken

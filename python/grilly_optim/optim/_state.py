@@ -20,14 +20,14 @@ StateDict = dict[str, Any]
 
 def snapshot(optimizer: Optimizer) -> StateDict:
     """Everything that a bit-exact resume needs, copied."""
-    pasts = _past.unpacked(optimizer._pasts, optimizer._sizes)
+    pasts = _past.unpacked(optimizer._pasts, optimizer._plans.sizes)
     state: dict[int, dict[str, Any]] = {i: _past.to_dict(past) for i, past in enumerate(pasts)}
-    for launch in optimizer._launches:
+    for launch in optimizer._plans.launches:
         for k, i in enumerate(launch.members):
             for field in launch.rule.owned_fields:
                 state[i][optimizer.STATE_NAMES[field]] = launch.read_state(field, k)
     groups, first = [], 0
-    for group, size in zip(optimizer.param_groups, optimizer._sizes, strict=True):
+    for group, size in zip(optimizer.param_groups, optimizer._plans.sizes, strict=True):
         options = copy.deepcopy({k: v for k, v in group.items() if k != "params"})
         groups.append({**options, "params": list(range(first, first + size))})
         first += size
@@ -46,8 +46,8 @@ def checked_state(
     ):
         raise TypeError("'param_groups' of state_dict must be a list of dicts with the key 'params'")
     sizes = [len(g["params"]) for g in saved_groups]
-    if sizes != optimizer._sizes:
-        raise ValueError(f"state_dict has groups of {sizes} parameters, expected {optimizer._sizes}")
+    if sizes != optimizer._plans.sizes:
+        raise ValueError(f"state_dict has groups of {sizes} parameters, expected {optimizer._plans.sizes}")
 
     groups = []
     for saved, group in zip(saved_groups, optimizer.param_groups, strict=True):
@@ -66,30 +66,24 @@ def checked_state(
     arrays: list[dict[str, Any]] = []
     pasts: list[Any] = []
     for i, position in enumerate(positions):
-        saved = state.get(position, {})
+        saved, who = state.get(position, {}), optimizer._plans.who[i]
         if not isinstance(saved, Mapping):
-            raise TypeError(
-                f"the state of {optimizer._who[i]} in state_dict must be a dict, got {type(saved).__name__}"
-            )
-        pasts.append(_past.from_dict(saved, optimizer.START, optimizer._who[i]))
+            raise TypeError(f"the state of {who} in state_dict must be a dict, got {type(saved).__name__}")
+        pasts.append(_past.from_dict(saved, optimizer.START, who))
         steps = _past.steps_of(pasts[i])
         fields = rules[i].owned_fields
-        parameter = optimizer._parameters[i]
+        parameter = optimizer._plans.parameters[i]
         mine: dict[str, Any] = {}
         for name in (optimizer.STATE_NAMES[field] for field in fields):
             if name not in saved:
                 if steps > 0:
-                    raise ValueError(f"state_dict has no {name!r} for {optimizer._who[i]}, which has had {steps} steps")
+                    raise ValueError(f"state_dict has no {name!r} for {who}, which has had {steps} steps")
                 continue
             array = np.asarray(saved[name])
             if array.dtype.kind not in "biuf":
-                raise TypeError(
-                    f"{name!r} of {optimizer._who[i]} in state_dict must hold real numbers, got {array.dtype}"
-                )
+                raise TypeError(f"{name!r} of {who} in state_dict must hold real numbers, got {array.dtype}")
             if array.shape != parameter.shape:
-                raise ValueError(
-                    f"{name!r} of {optimizer._who[i]} has shape {array.shape} in state_dict, expected {parameter.shape}"
-                )
+                raise ValueError(f"{name!r} of {who} has shape {array.shape} in state_dict, expected {parameter.shape}")
             mine[name] = np.array(array, dtype=parameter.dtype, order="C", copy=True)
         arrays.append(mine)
     return groups, taken, _past.packed(pasts, sizes), arrays

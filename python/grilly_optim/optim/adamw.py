@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim._options import Flag, Options, Range
+from grilly_optim.optim._past import Past
 from grilly_optim.optim.optimizer import Optimizer
 
 Array = NDArray[Any]
@@ -64,6 +65,25 @@ def adamw_amsgrad(s: AdamWAmsgradState, g: Array, h: AdamWScalars) -> AdamWAmsgr
 
 ADAMW = Rule(adamw, AdamWState, AdamWScalars)
 ADAMW_AMSGRAD = Rule(adamw_amsgrad, AdamWAmsgradState, AdamWScalars)
+
+
+def adamw_scalars(options: Options, past: Past) -> tuple[float, ...]:
+    """The scalars of a step with decoupled decay, in the order of AdamWScalars; `past` counts that step too.
+
+    A plain tuple, because this is half of what a small step takes.
+    """
+    lr, (beta1, beta2) = options["lr"], options["betas"]
+    c1 = 1 - beta1
+    return (
+        beta1,
+        -c1 if options["maximize"] else c1,
+        beta2,
+        1 - beta2,
+        lr / (1 - beta1**past),
+        1 / math.sqrt(1 - beta2**past),
+        options["eps"],
+        1 - lr * options["weight_decay"],
+    )
 
 
 class AdamW(Optimizer):
@@ -145,17 +165,5 @@ class AdamW(Optimizer):
     def _rule(self, options: Options) -> Rule:
         return ADAMW_AMSGRAD if options["amsgrad"] else ADAMW
 
-    def _scalars(self, options: Options, t: int) -> tuple[float, ...]:
-        lr, (beta1, beta2) = options["lr"], options["betas"]
-        c1 = 1 - beta1
-        # In the order of AdamWScalars; a plain tuple, because this is half of what a small step takes.
-        return (
-            beta1,
-            -c1 if options["maximize"] else c1,
-            beta2,
-            1 - beta2,
-            lr / (1 - beta1**t),
-            1 / math.sqrt(1 - beta2**t),
-            options["eps"],
-            1 - lr * options["weight_decay"],
-        )
+    # Not a method that calls it: that would be a tenth of a small step.
+    _scalars = staticmethod(adamw_scalars)

@@ -275,7 +275,7 @@ class AutoHypergradientAdamW(Hypergradient):
             self._histories["surprise"].append(found["surprise"])
             self._histories["s_bar"].append(found["s_bar"])
             self._histories["gain"].append(found["gain"])
-        owners = range(len(self._options)) if type(self._pasts) is tuple else self._group_of
+        owners = range(len(self._options)) if type(self._pasts) is tuple else self._plans.group_of
         stepped = (
             self._stepped(past, self._options[k]["betas"][0], found)
             for k, past in zip(owners, self._pasts, strict=True)

@@ -6,34 +6,25 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim._devices import open_device
-from grilly_optim.kernels.norm import NORM
-from grilly_optim.kernels.numpy_device import NumpyDevice
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim import _gradients, _parameters, _past
+from grilly_optim.optim import _parameters, _past
 from grilly_optim.optim._attached import Attached, Method, PathIntegral
 from grilly_optim.optim._hooks import Handle, Hooks
-from grilly_optim.optim._launch import Launch, by_member
 from grilly_optim.optim._options import Flag, Options, Range, at_least_0, take_options
 from grilly_optim.optim._past import Past, Pasts
+from grilly_optim.optim._plans import REFUSED, Plans, Rows
 from grilly_optim.optim._state import StateDict, checked_state, snapshot
 from grilly_optim.optim._turns import Turns
-from grilly_optim.optim.clipping import total_norm
-
-if TYPE_CHECKING:
-    from grilly_optim._devices import Backend
 
 Array = NDArray[Any]
 Group = dict[str, Any]
-Rows = list[tuple[float, ...]]
 Gradients = Sequence[Array | None] | Mapping[str, Array | None] | Mapping[int, Array | None]
-
-REFUSED = "the device does not take gradients that were made to fit: please report this"
 
 
 class Optimizer(ABC):
@@ -60,12 +51,13 @@ class Optimizer(ABC):
         self.param_groups: list[Group] = []
         self._hooks = Hooks()
         self._attached: list[Attached] = []
-        self._launches: list[Launch] = []
+        self._plans: Plans
         self._turns = Turns()
         groups = [self._checked_group(g, k) for k, g in enumerate(_parameters.as_groups(params))]
         elements = sum(p.size for g in groups for p in g["params"] if isinstance(p, np.ndarray))
         self._choice, self._backend = open_device(device, elements)
-        self._take(*self._prepare(groups), (self.START,) * len(groups))
+        self._watched = operator.itemgetter(*self.OPTIONS)
+        self._take(groups, *self._prepare(groups), (self.START,) * len(groups))
 
     # What a subclass provides.
 
@@ -137,63 +129,18 @@ class Optimizer(ABC):
         take_options(self.OPTIONS, result, index)
         return result
 
-    def _prepare(
-        self, groups: list[Group]
-    ) -> tuple[list[Group], list[Options], list[str], dict[str | int, int], list[Launch]]:
-        """Check parameters and make the plans of these groups; nothing of this optimizer changes."""
-        parameters = [p for g in groups for p in g["params"]]
-        names = [n for g in groups for n in g.get("param_names") or [None] * len(g["params"])]
-        who = [_parameters.describe(i, n) for i, n in enumerate(names)]
-        info = self._choice.info
-        for parameter, label in zip(parameters, who, strict=True):
-            _parameters.check(parameter, label)
-            _parameters.require_precision(parameter, label, info)
-        _parameters.refuse_overlap(parameters, who)
-        positions: dict[str | int, int] = {id(p): i for i, p in enumerate(parameters)}
-        for i, name in enumerate(names):
-            if name is not None and positions.setdefault(name, i) != i:
-                raise ValueError(f"the name {name!r} is given to parameters {positions[name]} and {i}")
-
+    def _prepare(self, groups: list[Group]) -> tuple[list[Options], Plans]:
+        """The options of these groups and plans for them; nothing of this optimizer changes."""
         options = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
-        rules = [self._rule(o) for o, g in zip(options, groups, strict=True) for _ in g["params"]]
-        members: dict[tuple[str, str], list[int]] = {}
-        for i, p in enumerate(parameters):
-            members.setdefault((rules[i].name, p.dtype.char), []).append(i)
-        launches = [Launch(self._backend, rules[mine[0]], parameters, mine) for mine in members.values()]
-        written = [d for launch in launches for d in launch.direct]
-        group_of = [k for k, g in enumerate(groups) for _ in g["params"]]
-        for launch in launches:
-            launch.plan.guard(written)
-            for k, i in enumerate(launch.members):
-                for field, value in self._initial(options[group_of[i]]).items():
-                    launch.plan.write_state(field, k, np.full_like(launch.direct[k], value))
-        return groups, options, who, positions, launches
+        rules = [self._rule(o) for o in options]
+        return options, Plans(self._backend, self._choice.info, groups, rules, [self._initial(o) for o in options])
 
-    def _take(
-        self,
-        groups: list[Group],
-        options: list[Options],
-        who: list[str],
-        positions: dict[str | int, int],
-        launches: list[Launch],
-        pasts: Pasts,
-    ) -> None:
+    def _take(self, groups: list[Group], options: list[Options], plans: Plans, pasts: Pasts) -> None:
         """Go on with what `_prepare` made."""
         for attached in self._attached:
-            attached.prepare(launches, by_member(self._launches))
-        self.param_groups, self._who, self._positions, self._launches = groups, who, positions, launches
-        self._parameters = [p for g in groups for p in g["params"]]
-        self._sizes = [len(g["params"]) for g in groups]
-        self._group_of = [k for k, size in enumerate(self._sizes) for _ in range(size)]
-        self._layouts = [_parameters.layout(p) for p in self._parameters]
-        self._pasts = pasts
-        self._plans = [launch.plan for launch in launches]
-        self._norms: list[Launch] | None = None
-        self._indirect = [launch for launch in launches if launch.copied]
-        owners = [np.unique([self._group_of[i] for i in launch.members], return_inverse=True) for launch in launches]
-        self._groups = [groups.tolist() for groups, _ in owners]  # of each launch
-        self._index = [None if groups.size == 1 else which for groups, which in owners]
-        self._watched = operator.itemgetter(*self.OPTIONS)
+            attached.prepare(plans.launches, self._plans.by_member())
+        self.param_groups[:] = groups
+        self._plans, self._pasts = plans, pasts
         self._use(options)
 
     def _use(self, options: list[Options]) -> None:
@@ -212,16 +159,15 @@ class Optimizer(ABC):
         """
         with self._turns:
             group = self._checked_group(param_group, len(self.param_groups))
-            pasts = _past.unpacked(self._pasts, self._sizes) + [self.START] * len(group["params"])
-            self._rebuild([*self.param_groups, group], _past.packed(pasts, [*self._sizes, len(group["params"])]))
+            more = len(group["params"])
+            pasts = _past.unpacked(self._pasts, self._plans.sizes) + [self.START] * more
+            self._rebuild([*self.param_groups, group], _past.packed(pasts, [*self._plans.sizes, more]))
 
     def _rebuild(self, groups: list[Group], pasts: Pasts) -> None:
         """Make all plans anew, for these groups, and go on with the state that is there."""
-        prepared = self._prepare(groups)
-        before = by_member(self._launches)
-        for launch in prepared[-1]:
-            launch.carry_over(before)
-        self._take(*prepared, pasts)
+        options, plans = self._prepare(groups)
+        plans.carry_over(self._plans)
+        self._take(groups, options, plans, pasts)
 
     # Methods against forgetting.
 
@@ -265,13 +211,13 @@ class Optimizer(ABC):
             others = [a for a in self._attached if a is not old]
             new = Attached.checked(others, method, strength, self._members(params, old))
             if old is not None:
-                old.release(self._launches)
-                new.prepare(self._launches, by_member(self._launches))
+                old.release(self._plans.launches)
+                new.prepare(self._plans.launches, self._plans.by_member())
                 self._attached[self._attached.index(old)] = new
                 return
             try:
-                new.prepare(self._launches, {})
-                arrays = [self._parameters[i] for i in new.members]
+                new.prepare(self._plans.launches, {})
+                arrays = [self._plans.parameters[i] for i in new.members]
                 method._attach(arrays, PathIntegral(self, new.members) if method._integrates else None)
             except BaseException:
                 self._rebuild(self.param_groups, self._pasts)  # without the room that has been made
@@ -291,7 +237,7 @@ class Optimizer(ABC):
         method._detach()
         with self._turns:
             self._attached.remove(attached)
-            attached.release(self._launches)
+            attached.release(self._plans.launches)
             self._rebuild(self.param_groups, self._pasts)
 
     def _find(self, method: Method) -> Attached | None:
@@ -300,8 +246,8 @@ class Optimizer(ABC):
     def _members(self, params: Iterable[Array] | None, old: Attached | None) -> list[int]:
         """The positions of these parameters; those that the method is attached to already may not change."""
         if params is None:
-            return list(range(len(self._parameters))) if old is None else old.members
-        found = [self._positions.get(id(p)) for p in params]
+            return list(range(len(self._plans.parameters))) if old is None else old.members
+        found = [self._plans.positions.get(id(p)) for p in params]
         if None in found:
             raise ValueError(f"params has an array at {found.index(None)} that is no parameter of this optimizer")
         members = [i for i in found if i is not None]
@@ -365,26 +311,26 @@ class Optimizer(ABC):
     def _update(self, gradients: Any, limit: float, scale: float) -> Any:
         """The step itself, by the one thread whose turn it is; returns the gradients as they were used."""
         self._look_at_options()
+        plans, pasts, options = self._plans, self._pasts, self._options
         for attached in self._attached:
-            attached.refresh(self._launches)
-        if type(gradients) is list and len(gradients) == len(self._parameters):
+            attached.refresh(plans.launches)
+        if type(gradients) is list and len(gradients) == len(plans.parameters):
             # The fast path: a group's parameters all at the same step, and gradients that the device takes as they are.
-            pasts, options = self._pasts, self._options
             if type(pasts) is tuple:
                 if len(options) == 1:
                     after = (self._advance(options[0], pasts[0]),)
-                    rows = [[self._scalars(options[0], after[0])]] * len(self._plans)
+                    rows = [[self._scalars(options[0], after[0])]] * len(plans.launches)
                 else:
                     after = tuple(map(self._advance, options, pasts))
-                    rows = [[self._scalars(options[k], after[k]) for k in own] for own in self._groups]
-                if self._run(gradients, rows, self._index, after, True, limit, scale):
+                    rows = [[self._scalars(options[k], after[k]) for k in own] for own in plans.groups]
+                if self._run(gradients, rows, plans.index, after, True, limit, scale):
                     return gradients
             some_missing = any(g is None for g in gradients)
             if (some_missing or type(pasts) is not tuple) and self._run(
                 gradients, *self._rows(gradients), False, limit, scale
             ):
                 return gradients
-        gradients = self._conform(gradients)
+        gradients = plans.conform(gradients)
         if not self._run(gradients, *self._rows(gradients), False, limit, scale):
             raise RuntimeError(REFUSED)
         return gradients
@@ -395,29 +341,10 @@ class Optimizer(ABC):
         if clip_value is not None:
             return self._update(gradients, at_least_0("clip_value", clip_value), 1.0)
         limit = at_least_0("max_norm", max_norm)
-        gradients = self._conform(gradients)
+        gradients = self._plans.conform(gradients)
         # As torch, which has the small number so that gradients of zero stay what they are; NaN is for all of them.
-        factor = limit / (self._norm(gradients) + 1e-6)
+        factor = limit / (self._plans.norm(gradients) + 1e-6)
         return self._update(gradients, math.inf, 1.0 if factor >= 1 else factor)
-
-    def _norm(self, gradients: list[Array | None]) -> float:
-        """The global norm, by the processor: gradients are in its memory on every device."""
-        if self._norms is None:
-            direct = {i: launch.direct[k] for i, (launch, k) in by_member(self._launches).items()}
-            arrays = [direct[i] for i in range(len(direct))]
-            self._norms = [Launch(self._host(), NORM, arrays, launch.members) for launch in self._launches]
-        square, plans = np.zeros(1), [launch.plan for launch in self._norms]
-        if not self._host().run(plans, (gradients,), [[(0.0,)]] * len(plans), [None] * len(plans), numbers=square):
-            raise RuntimeError(REFUSED)
-        if math.isfinite(square[0]):
-            return math.sqrt(square[0])
-        # Squares may leave the range of float32 where the norm does not.
-        with np.errstate(all="ignore"):
-            return total_norm((g for g in gradients if g is not None), 2)
-
-    def _host(self) -> Backend:
-        """The device that works on the processor, where this optimizer's does not."""
-        return self._backend if isinstance(self._backend, NumpyDevice) else open_device("cpu")[1]
 
     def _run(
         self,
@@ -430,65 +357,30 @@ class Optimizer(ABC):
         scale: float,
     ) -> bool:
         """Run the plans and count the step; false when the gradients need a look, and then nothing has happened."""
-        copied = self._copy_in(gradients) if self._indirect else ()
-        before, numbers = self._pasts, self._numbers(after)
+        before, numbers, signal = self._pasts, self._numbers(after), None
         try:
             # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
             self._pasts = after
-            done = self._backend.run(self._plans, (gradients,), rows, index, whole, numbers, limit, scale)
-            if not done:
-                self._pasts = before
-        except BaseException:
-            if all(plan.done is rows for plan in self._plans):
-                self._copy_out(copied)
-                self._settle(numbers)
-            else:
-                self._pasts = before
-            raise
-        if done:
-            self._copy_out(copied)
-            if numbers is not None:
-                self._settle(numbers)
+            done = self._plans.run((gradients,), rows, index, whole, numbers, limit, scale)
+        except BaseException as error:
+            signal, done = error, self._plans.finished(rows)
+        if not done:
+            self._pasts = before
+        elif numbers is not None:
+            self._settle(numbers)
+        if signal is not None:
+            raise signal
         return done
-
-    def _copy_in(self, gradients: list[Any]) -> list[tuple[Array, Array]]:
-        """Fetch the parameters that are worked on in a copy; those that take part must come back from it."""
-        mine = list(gradients)  # the caller's list may change while the step runs
-        return [pair for launch in self._indirect for pair in launch.copy_in(self._who, mine)]
-
-    @staticmethod
-    def _copy_out(copied: Iterable[tuple[Array, Array]]) -> None:
-        for parameter, direct in copied:
-            np.copyto(parameter, direct)
-
-    def _conform(self, gradients: Any) -> list[Array | None]:
-        """Gradients that the plans take, copied where they must be."""
-        for p, kept, who in zip(self._parameters, self._layouts, self._who, strict=True):
-            _parameters.check(p, who)
-            if _parameters.layout(p) != kept:
-                raise ValueError(
-                    f"{who} has changed since the optimizer was built: shape, dtype or memory are others now"
-                )
-        items = _gradients.collect(gradients, self._parameters, self._positions)
-        for launch in self._launches:
-            for k, i in enumerate(launch.members):
-                if items[i] is not None and not launch.plan.fits(k, items[i]):
-                    items[i] = _gradients.conform(items[i], self._parameters[i], self._who[i])
-        return items
 
     def _rows(self, gradients: list[Any]) -> tuple[list[Rows], list[list[int]], Pasts]:
         """Rows of scalars for each plan, which is whose, and the pasts after the step."""
-        before = _past.unpacked(self._pasts, self._sizes)
+        group_of, before = self._plans.group_of, _past.unpacked(self._pasts, self._plans.sizes)
         # A parameter that stands still shares the row of those with its past that do not: nothing reads it.
-        ahead = [self._advance(self._options[k], past) for k, past in zip(self._group_of, before, strict=True)]
-        rows, index = [], []
-        for launch in self._launches:
-            own = [(self._group_of[i], ahead[i]) for i in launch.members]
-            at = {key: row for row, key in enumerate(dict.fromkeys(own))}
-            rows.append([self._scalars(self._options[k], past) for k, past in at])
-            index.append([at[key] for key in own])
+        ahead = [self._advance(self._options[k], past) for k, past in zip(group_of, before, strict=True)]
+        found = self._plans.distinct(list(zip(group_of, ahead, strict=True)))
+        rows = [[self._scalars(self._options[k], past) for k, past in keys] for keys, _ in found]
         after = [new if g is not None else old for old, new, g in zip(before, ahead, gradients, strict=True)]
-        return rows, index, _past.packed(after, self._sizes)
+        return rows, [index for _, index in found], _past.packed(after, self._plans.sizes)
 
     def _look_at_options(self) -> None:
         """Validate what the groups say now. Once per value: most steps come with the options of the last one."""
@@ -523,7 +415,7 @@ class Optimizer(ABC):
             "group has"
         )
 
-    def peek(self, gradients: Gradients) -> list[Array]:
+    def peek(self, gradients: Gradients | None) -> list[Array]:
         """The change that a step with these gradients would make; nothing changes, no step is counted.
 
         The same kernel runs on copies of the parameters and their state, on the processor when the device is a GPU:
@@ -538,23 +430,18 @@ class Optimizer(ABC):
         """
         with self._turns:
             self._look_at_options()
-            items = self._conform(gradients)
-            rows, index, after_step = self._rows(items)
-            host = self._host()
-            after = [np.array(p, order="C", subok=False) for p in self._parameters]
-            trials = [Launch(host, launch.rule, after, launch.members) for launch in self._launches]
-            before = by_member(self._launches)
-            for trial in trials:
-                trial.carry_over(before)
+            items = self._plans.conform(gradients)
+            rows, index, after = self._rows(items)
+            arrays, trials, host = self._plans.copies()
             for attached in self._attached:
                 attached.rehearse(trials)
-            if not host.run([t.plan for t in trials], (items,), rows, index, False, self._numbers(after_step)):
+            if not host.run([t.plan for t in trials], (items,), rows, index, False, self._numbers(after)):
                 raise RuntimeError(REFUSED)
-            return [np.asarray(new - p) for new, p in zip(after, self._parameters, strict=True)]
+            return [np.asarray(new - p) for new, p in zip(arrays, self._plans.parameters, strict=True)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""
-        for p in self._parameters:
+        for p in self._plans.parameters:
             grad = getattr(p, "grad", None)
             if set_to_none and grad is not None:
                 p.grad = None
@@ -584,19 +471,14 @@ class Optimizer(ABC):
             groups, options, pasts, arrays = checked_state(self, state_dict)
             own = self._checked_own_state(state_dict)
             same = [self._rule(o).name for o in options] == [self._rule(o).name for o in self._options]
-            prepared = None if same else self._prepare(groups)
-            for launch in self._launches if prepared is None else prepared[-1]:
+            plans = self._plans if same else self._prepare(groups)[1]
+            for launch in plans.launches:
                 for k, i in enumerate(launch.members):
-                    start = self._initial(options[self._group_of[i]])
+                    start = self._initial(options[plans.group_of[i]])
                     for field in launch.rule.owned_fields:
                         fresh = np.full_like(launch.direct[k], start.get(field, 0))
                         launch.plan.write_state(field, k, arrays[i].get(self.STATE_NAMES[field], fresh))
-            if prepared is not None:
-                self._take(*prepared, pasts)
-            else:
-                self.param_groups[:] = groups
-                self._pasts = pasts
-                self._use(options)
+            self._take(groups, options, plans, pasts)
             self._take_own_state(own)
 
     # Hooks.

@@ -1,0 +1,189 @@
+"""The demo's continual job: its tasks, its steps, its sums, and the job as a user runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import grilly_optim
+from grilly_optim.cli import continual, digits, main
+from grilly_optim.cli.continual import METHODS, Method, Summary
+from grilly_optim.cli.demo import Progress
+from grilly_optim.continual import EWC, SynapticIntelligence
+from grilly_optim.optim import AdamW
+from tests.table import assert_bits
+from tests.test_demo import Terminal
+
+SILENT = Progress(total=0, quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder: the picture goes there."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def two_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(continual, "SEEDS", (100, 101))
+
+
+def batches(seed: int) -> int:
+    return sum(-(-len(t.train_images) // continual.BATCH) for t in continual.split(digits.load_data(seed)))
+
+
+def test_each_task_has_a_pair_of_digits() -> None:
+    data = digits.load_data(3)
+    tasks = continual.split(data)
+    assert sum(len(t.train_images) for t in tasks) == len(data.train_images)
+    for t, task in enumerate(tasks):
+        mine = np.isin(data.test_labels, [2 * t, 2 * t + 1])
+        np.testing.assert_array_equal(task.test_images, data.test_images[mine])
+        np.testing.assert_array_equal(task.test_labels + 2 * t, data.test_labels[mine])
+
+
+def test_seeds_hold_out_other_images() -> None:
+    assert not np.array_equal(digits.load_data(0).test_images, digits.load_data(1).test_images)
+    np.testing.assert_array_equal(digits.load_data().test_images, digits.load_data(digits.SEED).test_images)
+
+
+def test_a_step_adds_the_penalty_to_the_shared_layers_only() -> None:
+    def after(gradient: Any, regularizer: Any, strength: float) -> tuple[Any, Any]:
+        shared, head = np.ones(2, np.float32), np.ones(1, np.float32)
+        optimizer = AdamW([shared, head], lr=0.1, eps=1.0, device="numpy")
+        continual.step(optimizer, gradient, [shared], regularizer, strength)
+        return shared, head
+
+    ewc = EWC()
+    ewc.consolidate([np.zeros(2, np.float32)], [np.array([1.0, 3.0], np.float32)])
+    g = np.full(2, 0.5, np.float32), np.full(1, 0.5, np.float32)
+    for mine, expected in zip(
+        after(g, ewc, 2.0), after((g[0] + np.array([2.0, 6.0], np.float32), g[1]), None, 0.0), strict=True
+    ):
+        assert_bits(mine, expected)
+
+
+def test_a_step_tells_si_the_gradient_of_the_task_alone() -> None:
+    si, shared = SynapticIntelligence(), np.ones(1)
+    si.pre_step(shared)
+    si.post_step(shared, np.ones(1))
+    si.consolidate(shared + 1)  # it pulls from here on
+    si._weights = [np.ones(1)]
+    optimizer = AdamW([shared], lr=0.5, weight_decay=0.0, device="numpy")
+    continual.step(optimizer, [np.full(1, 2.0)], [shared], si, 100.0)
+    assert shared[0] > 1.0
+    assert_bits(si.state_dict()["omega"][0], -(shared - 1.0) * 2.0)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_same_numbers_in_every_run(method: Method) -> None:
+    first, second = (continual.train(method, 100, "numpy", 1, SILENT) for _ in range(2))
+    assert_bits(first, second)
+    assert (np.isnan(first) == np.triu(np.ones((5, 5), bool), 1)).all()
+    assert not np.array_equal(first, continual.train(method, 101, "numpy", 1, SILENT), equal_nan=True)
+
+
+def test_methods_are_the_same_until_the_first_task_ends() -> None:
+    assert len({continual.train(m, 100, "numpy", 1, SILENT)[0, 0] for m in METHODS}) == 1
+
+
+def test_summary_of_a_small_case() -> None:
+    def accuracies(first: list[float], last: list[float]) -> Any:
+        """Two seeds, two tasks: the first one as it is in the end; everything else 1."""
+        a = np.ones((2, 2, 2))
+        a[:, 0, 1] = np.nan
+        a[:, 1, 0], a[:, 1, 1] = first, last
+        return a
+
+    summaries = continual.summarize(
+        {"plain": accuracies([0.5, 0.7], [1.0, 1.0]), "kept": accuracies([0.8, 0.9], [1.0, 0.9])}
+    )
+    plain, kept = summaries.values()
+    assert plain.final == pytest.approx(0.8)
+    assert plain.final_error == pytest.approx(0.05)
+    assert (plain.gain, plain.gain_error) == (0.0, 0.0)
+    assert plain.learned == 1.0
+    assert kept.learned == pytest.approx(0.975)
+    assert kept.gain == pytest.approx(0.1)
+    assert kept.gain_error == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("gain", "better"), [(0.101, True), (0.099, False), (-0.2, False)])
+def test_a_gain_counts_from_two_standard_errors(gain: float, better: bool) -> None:
+    plain = Summary(learned=1.0, final=0.8, final_error=0.1, gain=0.0, gain_error=0.0)
+    other = Summary(learned=1.0, final=0.8 + gain, final_error=0.1, gain=gain, gain_error=0.05)
+    text = continual.report({"plain": plain, "other": other})
+    assert ("other: the gain over plain is more than 2 standard errors" in text) == better
+    assert ("other: the gain over plain is NOT more than 2 standard errors" in text) != better
+
+
+def table(out: str) -> dict[str, list[float]]:
+    """Method -> learned, final, its error, and but for the first gain and its error."""
+    rows = {}
+    for method in METHODS:
+        row = re.search(rf"^{method.name} +(\d\.\d+.*)$", out, re.M)
+        assert row, method.name
+        rows[method.name] = [float(x) for x in row[1].replace("+-", " ").split()]
+    return rows
+
+
+def test_whole_job(capsys: pytest.CaptureFixture[str]) -> None:
+    """The job with its own settings: plain fine-tuning forgets, EWC and SI keep more, by more than chance."""
+    assert main(["demo", "continual"]) == 0
+    out = capsys.readouterr().out
+    rows = table(out)
+    assert min(learned for learned, *_ in rows.values()) > 0.95
+    assert rows["fine-tuning"][1] < rows["fine-tuning"][0] - 0.05
+    for name in ("EWC", "SI"):
+        gain, error = rows[name][3:]
+        assert gain > 2 * error
+        assert f"{name}: the gain over fine-tuning is more than 2 standard errors" in out
+    lines = re.findall(r"^(.+), seed (\d): accuracy [\d.]+ in the end$", out, re.M)
+    assert lines == [(m.name, str(s)) for m in METHODS for s in range(5)]
+    assert re.search(r"^device cpu, compiled CPU .*: .*too few for a GPU", out, re.M)
+    path = Path(re.search(r"^accuracies: (.+)$", out, re.M)[1])
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_device_does_the_work(device: str, two_seeds: None, capsys: pytest.CaptureFixture[str]) -> None:
+    before = grilly_optim.counters(device)["dispatches"]
+    assert main(["demo", "continual", "--epochs", "1", "--device", device]) == 0
+    done = grilly_optim.counters(device)["dispatches"] - before
+    assert done == len(METHODS) * sum(batches(seed) for seed in continual.SEEDS)
+    out = capsys.readouterr().out
+    assert re.search(r"^device .*: it was asked for$", out, re.M)
+    table(out)
+
+
+def test_quiet_prints_results_only(two_seeds: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "continual", "--quiet", "--epochs", "1", "--output", str(tmp_path / "a" / "b")]) == 0
+    captured = capsys.readouterr()
+    assert "seed 100" not in captured.out
+    assert captured.err == ""
+    table(captured.out)
+    assert (tmp_path / "a" / "b" / "continual.png").exists()
+
+
+def test_unknown_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "continual", "--device", "tpu"]) == 1
+    captured = capsys.readouterr()
+    assert "tpu" in captured.err
+    assert captured.out == ""
+    assert not Path("demo-output").exists()
+
+
+@pytest.mark.subprocess
+def test_bar_on_a_terminal() -> None:
+    terminal = Terminal("continual", "--epochs", "1", "--device", "numpy")
+    try:
+        terminal.read_until(None)
+        assert terminal.process.wait(120) == 0
+    finally:
+        terminal.close()
+    frames = re.findall(r"\r(?:fine-tuning|EWC|SI), seed \d, task \d/5 +\|.*?loss [\d.]+", terminal.output)
+    assert len(frames) >= len(METHODS) * 5 * 5
+    assert "in the end\r\n" not in terminal.output.split("method ")[0]
