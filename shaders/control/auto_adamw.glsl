@@ -17,9 +17,10 @@ struct AutoAdamwControl {
   float lr_adapted, beta_adapted, surprise_taken, sinks, surprise, gain;
 };
 
-// p = p decay - lr d, with AdamW's d and decay; keep and add move the mean gradient, unless add is 0. fresh: the parameter took part in
-// the last step, so that it has a direction. carry: the product of beta1 before this step, over its bias correction.
-// share is the group's part of the learning rate, t counts steps, product is that of beta1 before this step.
+// p = p decay - lr d, with AdamW's d and decay; keep and add move the mean gradient, unless add is 0. fresh: the
+// parameter took part in the last step, so that it has a direction. carry: the product of beta1 before this step, over its
+// bias correction. share is the group's part of the learning rate, t counts steps, product is that of beta1 before this
+// step.
 struct AutoAdamwRow {
   float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, keep, add, fresh, carry;
   float share, weight_decay, t, product;

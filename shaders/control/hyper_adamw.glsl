@@ -7,7 +7,8 @@ struct HyperAdamwControl {
 };
 
 // p = p decay - lr d, with AdamW's d and decay. fresh: the parameter took part in the last step, so that it has a
-// direction; counted_decay: the weight decay as far as it counts in that. share is the group's part of the learning rate.
+// direction; counted_decay: the weight decay as far as it counts in that. share is the group's part of the learning
+// rate.
 struct HyperAdamwRow {
   float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, fresh, counted_decay;
   float share, weight_decay;
