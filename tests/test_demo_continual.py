@@ -13,8 +13,6 @@ import grilly_optim
 from grilly_optim.cli import continual, digits, main
 from grilly_optim.cli.continual import METHODS, Method, Summary
 from grilly_optim.cli.demo import Progress
-from grilly_optim.continual import EWC, SynapticIntelligence
-from grilly_optim.optim import AdamW
 from tests.table import assert_bits
 from tests.test_demo import Terminal
 
@@ -49,34 +47,6 @@ def test_each_task_has_a_pair_of_digits() -> None:
 def test_seeds_hold_out_other_images() -> None:
     assert not np.array_equal(digits.load_data(0).test_images, digits.load_data(1).test_images)
     np.testing.assert_array_equal(digits.load_data().test_images, digits.load_data(digits.SEED).test_images)
-
-
-def test_a_step_adds_the_penalty_to_the_shared_layers_only() -> None:
-    def after(gradient: Any, regularizer: Any, strength: float) -> tuple[Any, Any]:
-        shared, head = np.ones(2, np.float32), np.ones(1, np.float32)
-        optimizer = AdamW([shared, head], lr=0.1, eps=1.0, device="numpy")
-        continual.step(optimizer, gradient, [shared], regularizer, strength)
-        return shared, head
-
-    ewc = EWC()
-    ewc.consolidate([np.zeros(2, np.float32)], [np.array([1.0, 3.0], np.float32)])
-    g = np.full(2, 0.5, np.float32), np.full(1, 0.5, np.float32)
-    for mine, expected in zip(
-        after(g, ewc, 2.0), after((g[0] + np.array([2.0, 6.0], np.float32), g[1]), None, 0.0), strict=True
-    ):
-        assert_bits(mine, expected)
-
-
-def test_a_step_tells_si_the_gradient_of_the_task_alone() -> None:
-    si, shared = SynapticIntelligence(), np.ones(1)
-    si.pre_step(shared)
-    si.post_step(shared, np.ones(1))
-    si.consolidate(shared + 1)  # it pulls from here on
-    si._weights = [np.ones(1)]
-    optimizer = AdamW([shared], lr=0.5, weight_decay=0.0, device="numpy")
-    continual.step(optimizer, [np.full(1, 2.0)], [shared], si, 100.0)
-    assert shared[0] > 1.0
-    assert_bits(si.state_dict()["omega"][0], -(shared - 1.0) * 2.0)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)

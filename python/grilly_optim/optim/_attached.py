@@ -57,7 +57,7 @@ class Attached:
         for other in others:
             if (number and other.strength) or (method._integrates and other.method._integrates):
                 raise ValueError(
-                    f"a {type(other.method).__name__} is attached already, and a step carries one penalty and one path "
+                    f"{type(other.method).__name__} is attached already, and a step carries one penalty and one path "
                     "integral: detach it first"
                 )
         return Attached(method, number, members)
