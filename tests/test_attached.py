@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import grilly_optim
+from grilly_optim.continual import EWC, SynapticIntelligence
 from grilly_optim.optim import AdamW, AutoHypergradientAdamW, clip_grad_norm, clip_grad_value
 from tests.hyper_table import assert_same
 from tests.table import Array, assert_bits, draw, layouts
@@ -329,9 +330,16 @@ def test_a_method_that_refuses_leaves_nothing_behind(device: str) -> None:
         (
             lambda ps: {"method": Penalty(), "params": [ps[0], ps[0][:]]},
             ValueError,
-            "params has an array at 1 that is no",
+            "params has something at 1 that is no",
         ),
         (lambda ps: {"method": Penalty(), "params": [ps[1], ps[1]]}, ValueError, "params has an array more than once"),
+        (
+            lambda ps: {"method": Penalty(), "params": ps[0]},
+            ValueError,
+            "params has something at 0 that is no",
+        ),
+        (lambda ps: {"method": Penalty(), "params": []}, ValueError, "params is empty"),
+        (lambda ps: {"method": Penalty(), "params": 3}, TypeError, "params must be a sequence of arrays, got int"),
     ],
 )
 def test_bad_arguments_get_one_error_and_change_nothing(arguments: Any, error: type[Exception], message: str) -> None:
@@ -462,6 +470,47 @@ def test_what_is_attached_is_no_part_of_the_state(device: str) -> None:
     by_hand.load_state_dict(state)
     assert all(t.any() for t in path.source.take())
     against_hand(optimizer, by_hand, ps, qs, [(path, 1.0)])
+
+
+# The methods themselves.
+
+
+def test_ewc_attached_is_its_gradient_by_hand(device: str) -> None:
+    ps, qs, optimizer, by_hand = both(device)
+    ewc = EWC()
+    optimizer.attach(ewc, strength=3.0)
+    for _ in range(3):
+        for _ in range(2):
+            gradients = [draw(p.shape, p.dtype) for p in ps]
+            penalty = ewc.grad(qs)
+            optimizer.step(gradients=gradients)
+            by_hand.step(gradients=[g + q.dtype.type(3) * h for q, g, h in zip(qs, gradients, penalty, strict=True)])
+            for p, q in zip(ps, qs, strict=True):
+                assert_bits(np.array(p), q)
+        ewc.consolidate(ps, [np.abs(draw(p.shape, p.dtype)) for p in ps])
+
+
+def test_synaptic_intelligence_attached_is_its_two_calls_by_hand(device: str) -> None:
+    ps, qs, optimizer, by_hand = both(device)
+    si, hand = SynapticIntelligence(), SynapticIntelligence()
+    optimizer.attach(si, strength=0.5)
+    for task in range(3):
+        for _ in range(3):
+            gradients = [draw(p.shape, p.dtype) for p in ps]
+            penalty = hand.grad(qs)
+            optimizer.step(gradients=gradients)
+            hand.pre_step(qs)
+            by_hand.step(gradients=[g + q.dtype.type(0.5) * h for q, g, h in zip(qs, gradients, penalty, strict=True)])
+            hand.post_step(qs, gradients)
+            for p, q in zip(ps, qs, strict=True):
+                assert_bits(np.array(p), q)
+        if task == 1:
+            optimizer.detach(si)
+            optimizer.attach(si, strength=0.5)
+        si.consolidate(ps)
+        hand.consolidate(qs)
+        for name in ("anchors", "weights"):
+            assert_same(si.state_dict()[name], hand.state_dict()[name])
 
 
 # Clipping in the step.

@@ -22,7 +22,7 @@ DTYPES = [np.float32, np.float64, np.float32]
 
 
 def build(variant: Variant, ps: list[Array], device: str) -> Any:
-    return variant.make([{"params": ps[:2]}, {"params": ps[2:], "lr": 0.005}], **variant.options, device=device)
+    return variant.make([{"params": ps[:2]}, {"params": ps[2:], "lr": 0.0073}], **variant.options, device=device)
 
 
 def through_state(optimizer: Any, variant: Variant, device: str, change: Callable[[Any], Any]) -> Any:

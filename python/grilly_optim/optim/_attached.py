@@ -50,7 +50,7 @@ class Attached:
     @staticmethod
     def checked(others: Sequence[Attached], method: Method, strength: float | None, members: list[int]) -> Attached:
         """This method, if it can be attached beside these others."""
-        if not all(hasattr(method, name) for name in ("_integrates", "_version", "_quadratic")):
+        if not all(hasattr(method, name) for name in ("_integrates", "_version", "_quadratic", "_attach", "_detach")):
             expected = "an EWC or a SynapticIntelligence of grilly_optim.continual"
             raise TypeError(f"method must be {expected}, got {type(method).__name__}")
         number = Range(0).take("strength", (0.0 if method._integrates else 1.0) if strength is None else strength)

@@ -175,7 +175,8 @@ class Optimizer(ABC):
         """Let the kernel of each step do a method's work: add its penalty's gradient, sum up its path integral.
 
         A penalty's gradient comes on top of the gradients given, and is not clipped. It follows the method: after
-        ``method.consolidate`` the next step has the new one. What is attached is no part of `state_dict`.
+        ``method.consolidate`` the next step has the new one. A parameter without a gradient stays where it is, penalty
+        or not. What is attached is no part of `state_dict`, nor of copies of the optimizer.
 
         Args:
             method: `grilly_optim.continual.EWC` or `grilly_optim.continual.SynapticIntelligence`.
@@ -185,9 +186,10 @@ class Optimizer(ABC):
                 attached already, the same.
 
         Raises:
-            TypeError: Something else is to be attached.
-            ValueError: `strength` below 0, a parameter that is not this optimizer's or is there twice, shapes that are
-                not the method's, a method is attached already that needs the same place, or this one is, to others.
+            TypeError: Something else is to be attached, or `params` is no sequence.
+            ValueError: `strength` below 0; no parameters, one that is not this optimizer's or is there twice; shapes
+                that are not the method's; a method is attached already that needs the same place, or this one is, to
+                other parameters.
             OutOfDeviceMemory: The device has no room for the penalty (8 bytes per float32 element) or the path
                 integral (4 bytes).
 
@@ -247,10 +249,14 @@ class Optimizer(ABC):
         """The positions of these parameters; those that the method is attached to already may not change."""
         if params is None:
             return list(range(len(self._plans.parameters))) if old is None else old.members
+        if not isinstance(params, Iterable):
+            raise TypeError(f"params must be a sequence of arrays, got {type(params).__name__}")
         found = [self._plans.positions.get(id(p)) for p in params]
         if None in found:
-            raise ValueError(f"params has an array at {found.index(None)} that is no parameter of this optimizer")
+            raise ValueError(f"params has something at {found.index(None)} that is no parameter of this optimizer")
         members = [i for i in found if i is not None]
+        if not members:
+            raise ValueError("params is empty")
         if len(set(members)) < len(members):
             raise ValueError("params has an array more than once")
         if old is not None and members != old.members:
