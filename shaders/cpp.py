@@ -21,14 +21,36 @@ def shares_divider(rule: Rule) -> bool:
     return "sqrt(" in code_of(rule.source) and "/" in code_of(rule.source)
 
 
+def body_of(rule: Rule, function: str) -> str:
+    """What stands in a function's braces."""
+    return re.split(rf"\b(?:RULE|SUMS)\s+\w+\s+{function}\b", code_of(rule.source))[1].split("}")[0]
+
+
+def read_by(rule: Rule, function: str) -> tuple[str, ...]:
+    """The streams that a function of the rule reads."""
+    body = body_of(rule, function)
+    return tuple(n for n in rule.streams if n in rule.inputs or re.search(rf"\bs\.{n}\b", body))
+
+
+def only_written(rule: Rule) -> tuple[str, ...]:
+    """Fields that the update gives without having read them."""
+    return tuple(n for n in rule.updated if n not in read_by(rule, rule.name))
+
+
 def wide_loop(rule: Rule) -> str:
     """The loop that takes many elements at once, where the instruction set has one (see wide.h)."""
-    fetches = " ".join(f"fetch({n} + i);" for n in rule.streams)
+    read, written = read_by(rule, rule.name), only_written(rule)
+    fetches = " ".join(f"fetch({n} + i);" for n in read if n not in rule.set_first)
+    if written:
+        fetches += f" if (!Far) {{ {' '.join(f'fetch({n} + i);' for n in written)} }}"
 
     def update(namespace: str, which: str = "") -> str:
-        fields = ", ".join(f"load({which}{n} + i)" for n in rule.state)
+        taken = {n: f"load({which}{n} + i)" for n in rule.updated if n in read}
+        fields = ", ".join(taken.get(n, "Wide{}") for n in rule.state)
         inputs = ", ".join(f"load({which}{n} + i)" for n in rule.inputs)
-        stores = " ".join(f"store({which}{n} + i, s.{n});" for n in rule.state)
+        # A whole vector that nobody has read need not be fetched to be overwritten.
+        how = {n: "store_only<Far>" if n in written and not which else "store" for n in rule.updated}
+        stores = " ".join(f"{how[n]}({which}{n} + i, s.{n});" for n in rule.updated)
         scalars = ", ".join(f"splat(h.{n})" for n in rule.scalars)
         return f"""const {namespace}::{rule.state_type} s = {namespace}::{rule.name}(
         {namespace}::{rule.state_type}{{{fields}}}, {inputs}, {namespace}::{rule.scalars_type}{{{scalars}}});
@@ -57,6 +79,7 @@ def wide_loop(rule: Rule) -> str:
   if (i > 0) part(0, first(i));
 {three if shared else ""}  for (; i + GRILLY_WIDE <= count; i += GRILLY_WIDE) whole(i);
   if (i < count) part(i, first(count - i));
+{"  if (Far) finish_stores();" if written else ""}
 """
 
 
@@ -68,14 +91,15 @@ def loop(rule: Rule, precision: str) -> str:
     if not rule.updates:
         return ""
     real, _ = PRECISIONS[precision]
-    types = [(real, n) for n in rule.state] + [(f"const {real}", n) for n in rule.inputs]
+    types = [(real, n) for n in rule.updated] + [(f"const {real}", n) for n in rule.inputs]
+    at = [rule.streams.index(n) for _, n in types]
     state, scalars = f"{precision}::{rule.state_type}", f"{precision}::{rule.scalars_type}"
     name = f"{rule.name}_{precision}"
     arguments = ", ".join(f"{t}* {n}" for t, n in types)
-    fields = ", ".join(f"{n}[i]" for n in rule.state)
+    fields = ", ".join(f"{n}[i]" if n in rule.updated else "0" for n in rule.state)
     inputs = ", ".join(f"{n}[i]" for n in rule.inputs)
-    stores = " ".join(f"{n}[i] = s.{n};" for n in rule.state)
-    casts = ", ".join(f"static_cast<{t}*>(stream[{k}])" for k, (t, _) in enumerate(types))
+    stores = " ".join(f"{n}[i] = s.{n};" for n in rule.updated)
+    casts = ", ".join(f"static_cast<{t}*>(stream[{k}])" for k, (t, _) in zip(at, types, strict=True))
     row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
     plain = f"""  GRILLY_NO_LOOP_DEPENDENCE
   for (std::size_t i = 0; i < count; ++i) {{  // RULE LOOP {name}
@@ -85,11 +109,17 @@ def loop(rule: Rule, precision: str) -> str:
 """
     wide = precision == "f32" and is_straight(rule)
     body = f"#if defined(GRILLY_WIDE)\n{wide_loop(rule)}#else\n{plain}#endif\n" if wide else plain
+    call = f"{name}_loop{{}}({casts}, {scalars}{{{{{row}}}}}, count);"
+    if not only_written(rule):
+        template, unused, call = "", "", call.format("")
+    else:
+        template, unused = "template <bool Far>\n", "far"
+        call = f"if (far)\n    {call.format('<true>')}\n  else\n    {call.format('<false>')}"
     return f"""
-static void {name}_loop({arguments}, {scalars} h, std::size_t count) {{
+{template}static void {name}_loop({arguments}, {scalars} h, std::size_t count) {{
 {body}}}
-static void {name}(const double* row, void* const* stream, std::size_t count) {{
-  {name}_loop({casts}, {scalars}{{{row}}}, count);
+static void {name}(const double* row, void* const* stream, std::size_t count, bool {unused}) {{
+  {call}
 }}"""
 
 
@@ -100,7 +130,8 @@ def sums(rule: Rule, precision: str) -> str:
     real, _ = PRECISIONS[precision]
     name = f"{rule.name}_sums_{precision}"
     streams = "\n  ".join(
-        f"auto* const {n} = static_cast<const {real}*>(stream[{k}]);" for k, n in enumerate(rule.streams)
+        f"auto* const {n} = static_cast<{'' if n in rule.set_first else 'const '}{real}*>(stream[{k}]);"
+        for k, n in enumerate(rule.streams)
     )
     row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
     count = len(rule.sums)
@@ -114,7 +145,11 @@ def sums(rule: Rule, precision: str) -> str:
     def add(target: str, value: str) -> str:
         return " ".join(f"{target.format(k=k)} += {value.format(n=n)};" for k, n in enumerate(rule.sums))
 
-    one = f"{term(precision, '{n}[i + c]', 'h')}\n      {add('sum[{k}].of[c]', 'x.{n}')}"
+    def store(form: str) -> str:
+        return " ".join(form.format(n=n) for n in rule.set_first)
+
+    one = f"""{term(precision, "{n}[i + c]", "h")}
+      {add("sum[{k}].of[c]", "x.{n}")} {store("{n}[i + c] = x.{n};")}"""
     classes = f"Sixteen<{real}>(&sum)[{count}]"
     plain = f"""  const auto whole = [&](std::size_t i, {classes}) {{
     GRILLY_NO_LOOP_DEPENDENCE GRILLY_NO_UNROLLING
@@ -134,20 +169,18 @@ def sums(rule: Rule, precision: str) -> str:
 """
     splat = ", ".join(f"splat(h.{n})" for n in rule.scalars)
     # Only what this pass reads: fetching more would cost what it saves.
-    body_of_sums = code_of(rule.source).split(f"{rule.name}_sums")[1].split("}")[0]
-    read = [n for n in rule.streams if n in rule.inputs or re.search(rf"\bs\.{n}\b", body_of_sums)]
-    fetches = " ".join(f"fetch({n} + i);" for n in read)
+    fetches = " ".join(f"fetch({n} + i);" for n in read_by(rule, f"{rule.name}_sums"))
     shared = shares_divider(rule)
     last = f"""{{
       const std::size_t i = from + 3 * kClasses;
       {term("by_divider", "load({n} + i)", f"by_divider::{rule.scalars_type}{{{splat}}}")}
-      {add("sum[{k}]", "x.{n}")}
+      {add("sum[{k}]", "x.{n}")} {store("store({n} + i, x.{n});")}
     }}"""
     vectors = f"""  const wide::{rule.scalars_type} all{{{splat}}};
   const auto whole = [&](std::size_t i, Wide(&sum)[{count}]) {{
     if (i + kAhead < count) {{ {fetches} }}
     {term("wide", "load({n} + i)", "all")}
-    {add("sum[{k}]", "x.{n}")}
+    {add("sum[{k}]", "x.{n}")} {store("store({n} + i, x.{n});")}
   }};
   const auto four = [&](std::size_t from, Wide(&sum)[{count}]) {{
     whole(from, sum);
@@ -158,7 +191,7 @@ def sums(rule: Rule, precision: str) -> str:
   const auto part = [&](std::size_t i, std::size_t there, Wide(&sum)[{count}]) {{
     const Mask some = first(there < kClasses ? there : kClasses);
     {term("wide", "load(some, {n} + i)", "all")}
-    {add("sum[{k}]", "keep(some, x.{n})")}
+    {add("sum[{k}]", "keep(some, x.{n})")} {store("store(some, {n} + i, x.{n});")}
   }};
   sum_chunk<{real}, Wide, {count}>(count, four, part, sums);
 """

@@ -53,7 +53,13 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
     real, size = PRECISIONS[precision]
     fields = len(rule.state)
     streams = list(enumerate(rule.streams))
-    here = "stream" if name == "sums" else "segment.stream"
+    first = name == "sums"
+    # Which fields the pass gives; the second has no use for those that the first has set.
+    given = [(k, n) for k, n in streams[:fields] if n in (rule.set_first if first else rule.updated)]
+    taken = rule.state if first else rule.updated
+    gives = "x" if first else "s"
+    nothing = f"{real}(0)"
+    here = "stream" if first else "segment.stream"
     narrow = [f"Narrow({here}[{k}] + byte).at[i]" for k, _ in streams]
     # The rule sees the gradient as it was mixed, not as it stands in memory.
     inputs = ["g", *narrow[fields + 1 :]]
@@ -72,18 +78,23 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
             "SOURCE": _in_precision(_template("lib/gradient.glsl") + rule.source, real),
             "PARAMETER": rule.state[0],
             "GRADIENT": rule.inputs[0],
-            "LOAD_PACKS": _lines(4, [f"Pack {n}_ = unpack(Wide({here}[{k}] + byte).at[0]);" for k, n in streams]),
-            "PACK_FIELDS": ", ".join(f"{n}_.e[i]" for n in rule.state),
-            "PACK_INPUTS": ", ".join(f"{n}_.e[i]" for n in rule.inputs),
-            "SET_PACKS": _lines(6, [f"{n}_.e[i] = s.{n};" for n in rule.state]),
-            "STORE_PACKS": _lines(
-                4, [f"Wide(segment.stream[{k}] + byte).at[0] = pack({n}_);" for k, n in streams[:fields]]
+            "LOAD_PACKS": _lines(
+                4,
+                [
+                    f"Pack {n}_ = unpack(Wide({here}[{k}] + byte).at[0]);"
+                    for k, n in streams
+                    if n in taken + rule.inputs
+                ],
             ),
+            "PACK_FIELDS": ", ".join(f"{n}_.e[i]" if n in taken else nothing for n in rule.state),
+            "PACK_INPUTS": ", ".join(f"{n}_.e[i]" for n in rule.inputs),
+            "SET_PACKS": _lines(6, [f"{n}_.e[i] = {gives}.{n};" for _, n in given]),
+            "STORE_PACKS": _lines(4, [f"Wide({here}[{k}] + byte).at[0] = pack({n}_);" for k, n in given]),
             "TAIL_PARAMETER": narrow[0],
             "TAIL_GRADIENT": narrow[fields],
-            "TAIL_FIELDS": ", ".join(narrow[:fields]),
+            "TAIL_FIELDS": ", ".join(narrow[k] if n in taken else nothing for k, n in streams[:fields]),
             "TAIL_INPUTS": ", ".join(inputs),
-            "SET_TAIL": _lines(4, [f"{narrow[k]} = s.{n};" for k, n in streams[:fields]]),
+            "SET_TAIL": _lines(4, [f"{narrow[k]} = {gives}.{n};" for k, n in given]),
             "ADD_SUMS": _lines(10, [f"sum[{k}][side + i] += x.{n};" for k, n in enumerate(rule.sums)]),
         },
     )

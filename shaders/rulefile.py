@@ -8,7 +8,8 @@ A rule file holds two structs and one function::
 
 The file is named like the function. A rule whose scalars depend on sums over all elements has a first pass too::
 
-    struct XSums { float gg, ...; };              // what one element adds to each sum
+    struct XSums { float gg, ...; };              // what one element adds to each sum; the name of a state field is no
+                                                  // sum: the first pass sets that field, and the second leaves it alone
     SUMS XSums x_sums(XState s, float g, ..., XScalars h) { ... }
     CONTROLLED_BY(y)                              // shaders/control/y.glsl decides between the passes
 
@@ -67,12 +68,18 @@ class Rule:
     updates: bool = True
     sums_type: str = ""
     sums: tuple[str, ...] = ()
+    set_first: tuple[str, ...] = ()
     control: Control | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
         """State fields, then inputs."""
         return self.state + self.inputs
+
+    @property
+    def updated(self) -> tuple[str, ...]:
+        """State fields that the second pass takes and gives."""
+        return tuple(n for n in self.state if n not in self.set_first)
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -107,22 +114,26 @@ def parse(path: Path) -> Rule:
     for needed in (types[0], types[-1], sums_type):
         if needed and needed not in structs:
             raise RuleError(f"{path.name}: struct {needed} is not defined in the file")
+    state = structs[types[0]]
     rule = Rule(
         name,
         types[0],
-        structs[types[0]],
+        state,
         inputs,
         types[-1],
         structs[types[-1]],
         source,
         name in updates,
         sums_type,
-        structs.get(sums_type, ()),
+        tuple(n for n in structs.get(sums_type, ()) if n not in state),
+        tuple(n for n in structs.get(sums_type, ()) if n in state),
         _control(path, code),
     )
     reserved = RESERVED.intersection(rule.streams + rule.scalars + rule.sums)
     if reserved:
         raise RuleError(f"{path.name}: {sorted(reserved)[0]!r} is a reserved word of GLSL and cannot name a field")
+    if state[0] in rule.set_first:
+        raise RuleError(f"{path.name}: {sums_name} sets {state[0]!r}, which is the second pass's to change")
     if len(rule.streams) > MAX_STREAMS:
         raise RuleError(f"{path.name}: {len(rule.streams)} streams, at most {MAX_STREAMS} are supported")
     _check_control(path, rule)

@@ -147,6 +147,24 @@ def test_threads_and_instruction_sets_make_no_difference(
     assert state == expected
 
 
+@by_rule
+def test_arrays_beyond_the_caches_have_the_same_bits(variant: Variant) -> None:
+    """Beyond 5 million elements, what a step writes without having read it goes around the caches."""
+    size = 5_000_017
+
+    def run(device: str) -> tuple[Array, Any]:
+        memory = np.random.default_rng(3).standard_normal(size + 3, dtype=np.float32)
+        p = memory[3:]  # not on a cache line
+        optimizer = variant.make([p], **variant.options, device=device)
+        for k in range(4):
+            optimizer.step(gradients=[p * np.float32(0.1 + k)])
+        return p, optimizer.state_dict()
+
+    (p, state), (expected_p, expected) = run("cpu"), run("numpy")
+    assert_bits(p, expected_p)
+    assert_same(state, expected)
+
+
 # Against the recurrences.
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +116,54 @@ class Interrupting:
 
 @everything
 @pytest.mark.parametrize("after", [False, True])
+def _interrupt_at(line: int, functions: tuple[str, ...]) -> Callable[..., Any]:
+    """A trace function that raises at one line of all that these functions run."""
+    seen = 0
+
+    def local(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal seen
+        if event == "line":
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return local
+
+    return lambda frame, event, argument: local if frame.f_code.co_name in functions else None
+
+
+@everything
+def test_a_signal_while_a_step_is_settled_loses_nothing_of_it(variant: Variant) -> None:
+    """At every line: histories, rates and counts are those of a step that was left alone."""
+    quadratic = Quadratic(SHAPES, DTYPES)
+    gradients = [quadratic.gradients(quadratic.start) for _ in range(6)]
+
+    def train(line: int) -> tuple[bool, Any]:
+        interrupted = False
+        optimizer = build(variant, quadratic.parameters(), "cpu")
+        for step, mine in enumerate(gradients):
+            if step != 4:
+                optimizer.step(gradients=mine)
+                continue
+            before = sys.gettrace()
+            sys.settrace(_interrupt_at(line, ("_settle", "_change", "_enter")))
+            try:
+                optimizer.step(gradients=mine)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.settrace(before)
+            now = optimizer.state_dict(), [{**g, "params": 0} for g in optimizer.param_groups]
+        return interrupted, (*now, optimizer.state_dict())
+
+    _, expected = train(0)
+    for line in itertools.count(1):
+        interrupted, found = train(line)
+        assert_same(found, expected, f"line {line}")
+        if not interrupted:
+            break
+    assert line > 15
+
+
 def test_an_interrupted_step_has_been_made_or_has_not(variant: Variant, after: bool, device: str) -> None:
     quadratic = Quadratic(SHAPES, DTYPES)
     ps, qs = quadratic.parameters(), quadratic.parameters()

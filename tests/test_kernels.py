@@ -199,6 +199,11 @@ RULE AState a(AState s, float g, AScalars h) { return s; }
             GOOD.replace("float p", "float " + ", ".join(f"p{i}" for i in range(17))),
             r"a.glsl: 18 streams, at most 16",
         ),
+        (
+            "a",
+            GOOD + "struct ASums { float gg, p; };\nSUMS ASums a_sums(AState s, float g, AScalars h) { return s; }\n",
+            r"a.glsl: a_sums sets 'p', which is the second pass's to change",
+        ),
     ],
 )
 def test_the_generator_names_the_file_and_the_fault(name: str, text: str, message: str, tmp_path: Path) -> None:

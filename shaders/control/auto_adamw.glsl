@@ -13,7 +13,7 @@ struct AutoAdamwControl {
   // What is kept from step to step: the learning rate, sums of squared hypergradients, the energy of the gradients (and
   // whether there is one yet), the mean surprise, the last gradient's square.
   float lr, lr_squares, beta_squares, energy, has_energy, s_bar, last_gg;
-  // What came out: flags, what beta1 sinks by, the surprise and its gain.
+  // What comes out, 0 before: flags, what beta1 sinks by, the surprise and its gain.
   float lr_adapted, beta_adapted, surprise_taken, sinks, surprise, gain;
 };
 
@@ -35,8 +35,8 @@ RULE AutoAdamwControl take_surprise(AutoAdamwControl c) {
     s = hyperbolic_tangent(c.ee / (c.energy + c.tiny));
   } else {
     c.energy = c.gg;
-    // The mean gradient is still 0, so that this is tanh(1) for any gradient: no surprise at all, says "corrected".
-    if (c.corrected == 0) s = hyperbolic_tangent(c.ee / (c.energy + c.tiny));
+    // There is no mean gradient yet, so that this is tanh(1) for any gradient: no surprise at all, says "corrected".
+    if (c.corrected == 0) s = hyperbolic_tangent(c.gg / (c.energy + c.tiny));
   }
   c.has_energy = float(1);
   c.surprise = s;
@@ -88,6 +88,5 @@ CONTROL AutoAdamwRow auto_adamw_row(AutoAdamwRow r, AutoAdamwControl c) {
   r.carry = r.product * r.inv_bc1;
   r.lr = r.share * c.lr;
   r.decay = 1 - r.lr * r.weight_decay;
-  if (c.surprise_taken == 0) r.add = float(0);
   return r;
 }

@@ -3,7 +3,8 @@
 struct HyperAdamwControl {
   float gd;                                                           // <g, d>, the negative derivative by lr
   float directed, log_scale, chain_rule, beta_hyper, lr_min, lr_max;  // directed: some parameter has a direction
-  float lr, adapted;
+  float lr;
+  float adapted;  // what comes out, 0 before
 };
 
 // p = p decay - lr d, with AdamW's d and decay. fresh: the parameter took part in the last step, so that it has a

@@ -11,7 +11,7 @@ struct AutoAdamwMomentumSurpriseScalars {
 };
 
 struct AutoAdamwMomentumSurpriseSums {
-  float gd, gg, dd, gm, ee;
+  float gd, gg, dd, gm, ee, e;
 };
 
 CONTROLLED_BY(auto_adamw)
@@ -21,7 +21,8 @@ SUMS AutoAdamwMomentumSurpriseSums auto_adamw_momentum_surprise_sums(AutoAdamwMo
   float d = h.fresh > 0 ? s.d : 0;
   float gm = h.fresh > 0 ? g * s.m : 0;
   float away = g - s.e;
-  return AutoAdamwMomentumSurpriseSums(g * d, g * g, d * d, gm, away * away);
+  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
+  return AutoAdamwMomentumSurpriseSums(g * d, g * g, d * d, gm, away * away, e);
 }
 
 RULE AutoAdamwMomentumSurpriseState auto_adamw_momentum_surprise(AutoAdamwMomentumSurpriseState s, float g,
@@ -30,6 +31,5 @@ RULE AutoAdamwMomentumSurpriseState auto_adamw_momentum_surprise(AutoAdamwMoment
   float v = h.beta2 * s.v + h.c2 * g * g;
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);
   float d = scale * m;
-  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
-  return AutoAdamwMomentumSurpriseState(s.p * h.decay - h.lr * d, m, v, d, e);
+  return AutoAdamwMomentumSurpriseState(s.p * h.decay - h.lr * d, m, v, d, s.e);
 }

@@ -11,7 +11,7 @@ struct AutoAdamwSlopeSurpriseScalars {
 };
 
 struct AutoAdamwSlopeSurpriseSums {
-  float gd, gg, dd, gj, jj, ee;
+  float gd, gg, dd, gj, jj, ee, e;
 };
 
 CONTROLLED_BY(auto_adamw)
@@ -21,7 +21,8 @@ SUMS AutoAdamwSlopeSurpriseSums auto_adamw_slope_surprise_sums(AutoAdamwSlopeSur
   float d = h.fresh > 0 ? s.d : 0;
   float j = h.fresh > 0 ? s.j : 0;
   float away = g - s.e;
-  return AutoAdamwSlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, away * away);
+  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
+  return AutoAdamwSlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, away * away, e);
 }
 
 RULE AutoAdamwSlopeSurpriseState auto_adamw_slope_surprise(AutoAdamwSlopeSurpriseState s, float g,
@@ -31,6 +32,5 @@ RULE AutoAdamwSlopeSurpriseState auto_adamw_slope_surprise(AutoAdamwSlopeSurpris
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);
   float d = scale * m;
   float j = h.t > 1 ? -scale * (s.m - g + h.carry * m) : 0;
-  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
-  return AutoAdamwSlopeSurpriseState(s.p * h.decay - h.lr * d, m, v, d, j, e);
+  return AutoAdamwSlopeSurpriseState(s.p * h.decay - h.lr * d, m, v, d, j, s.e);
 }

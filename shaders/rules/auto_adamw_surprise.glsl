@@ -11,7 +11,7 @@ struct AutoAdamwSurpriseScalars {
 };
 
 struct AutoAdamwSurpriseSums {
-  float gd, gg, dd, ee;
+  float gd, gg, dd, ee, e;
 };
 
 CONTROLLED_BY(auto_adamw)
@@ -19,7 +19,8 @@ CONTROLLED_BY(auto_adamw)
 SUMS AutoAdamwSurpriseSums auto_adamw_surprise_sums(AutoAdamwSurpriseState s, float g, AutoAdamwSurpriseScalars h) {
   float d = h.fresh > 0 ? s.d : 0;
   float away = g - s.e;
-  return AutoAdamwSurpriseSums(g * d, g * g, d * d, away * away);
+  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
+  return AutoAdamwSurpriseSums(g * d, g * g, d * d, away * away, e);
 }
 
 RULE AutoAdamwSurpriseState auto_adamw_surprise(AutoAdamwSurpriseState s, float g, AutoAdamwSurpriseScalars h) {
@@ -27,6 +28,5 @@ RULE AutoAdamwSurpriseState auto_adamw_surprise(AutoAdamwSurpriseState s, float 
   float v = h.beta2 * s.v + h.c2 * g * g;
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);
   float d = scale * m;
-  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
-  return AutoAdamwSurpriseState(s.p * h.decay - h.lr * d, m, v, d, e);
+  return AutoAdamwSurpriseState(s.p * h.decay - h.lr * d, m, v, d, s.e);
 }

@@ -47,8 +47,9 @@ constexpr std::size_t kSumLanes = 128;
 // In the order of their names.
 const std::vector<Rule>& rules();
 
-// Runs a rule over `count` elements: row holds the scalars, stream one address per state field and input.
-using Loop = void (*)(const double* row, void* const* stream, std::size_t count);
+// Runs a rule over `count` elements: row holds the scalars, stream one address per state field and input. far: there is
+// so much of them that nothing stays in the caches from one run to the next.
+using Loop = void (*)(const double* row, void* const* stream, std::size_t count, bool far);
 // What a chunk of at most kSumChunk elements adds to each sum.
 using SumLoop = void (*)(const double* row, void* const* stream, std::size_t count, double* sums);
 using Decide = void (*)(double* numbers);

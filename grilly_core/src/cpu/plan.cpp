@@ -69,6 +69,7 @@ void CpuPlan::write_state(std::size_t field, std::size_t segment, const void* fr
 bool CpuPlan::update() {
   const std::uint64_t elements = active_elements();
   if (elements == 0) return false;
+  far_ = elements > kAlternateElements;
   if (threads_ == 1 || elements < kParallelElements) {
     update_chunk(0, span());
     return true;
@@ -134,7 +135,7 @@ void CpuPlan::update_range(std::size_t index, std::uint64_t begin, std::uint64_t
   void* stream[kMaxStreams];
   if (!mixed() && !anchored() && !traced()) {
     streams_at(index, begin, stream);
-    loops_.update[which](row_of(index), stream, end - begin);
+    loops_.update[which](row_of(index), stream, end - begin, far_);
     return;
   }
   // Stretch by stretch, so that what is made for a stretch is still in the first cache level when it is used.
@@ -148,7 +149,7 @@ void CpuPlan::update_range(std::size_t index, std::uint64_t begin, std::uint64_t
     // A gradient in the parameter's own memory must outlive the parameter's change.
     if (mixed() || anchored() || original == stream[0])
       given = const_cast<void*>(mixed_gradient(index, begin, stream, gradient.like(stream[0]), count));
-    loops_.update[which](row_of(index), stream, count);
+    loops_.update[which](row_of(index), stream, count, far_);
     if (traced())
       isa_.gradient->trace[which](state(field_of(Extra::trace), index) + begin * size_of(precision),
                                   before.like(stream[0]), stream[0],

@@ -49,6 +49,7 @@ class CpuPlan final : public Plan {
   const unsigned threads_;
   std::uint64_t chunk_ = 0;
   bool backwards_ = false;
+  bool far_ = false;                            // see Loop
   std::vector<std::shared_ptr<Memory>> state_;  // by field - 1
   std::vector<std::size_t> first_chunk_;        // by segment, and the number of all: chunks of the first pass
   std::vector<double> partial_;                 // [chunk][sum]

@@ -30,6 +30,17 @@ constexpr std::size_t kAhead = 512;
 static inline void fetch(const float* at) { __builtin_prefetch(at + kAhead); }
 static inline void store(float* to, Wide x) { _mm512_storeu_ps(to, x); }
 
+// To a whole cache line. Far: past the caches, for what is not read again before it would have left them; the line need
+// not be fetched then. finish_stores() before another thread may read it.
+template <bool Far>
+static inline void store_only(float* to, Wide x) {
+  if constexpr (Far)
+    _mm512_stream_ps(to, x);
+  else
+    store(to, x);
+}
+static inline void finish_stores() { _mm_sfence(); }
+
 // The first elements of a vector; the others are not touched, and read as 0.
 using Mask = __mmask16;
 static inline Mask first(std::size_t elements) { return static_cast<Mask>((1u << elements) - 1); }

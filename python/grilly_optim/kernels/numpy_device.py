@@ -136,7 +136,8 @@ class NumpyPlan:
             if "trace" in streams:
                 streams["trace"][block] = traced(streams["trace"][block], old[0], new[0], given)
             for name, value in zip(self._rule.state_fields, new, strict=True):
-                streams[name][block] = value
+                if name not in self._rule.set_first:
+                    streams[name][block] = value
 
     def add_up(self, lanes: Sequence[Lanes]) -> None:
         """The first pass."""
@@ -151,8 +152,11 @@ class NumpyPlan:
                 if mine is None:
                     found: tuple[Array, ...] = tuple(np.zeros(size, p.dtype) for _ in lanes)
                 else:
-                    _, _, old, inputs, _, h = next(blocks)
-                    found = terms(old, *inputs, h)
+                    block, streams, old, inputs, _, h = next(blocks)
+                    new = terms(old, *inputs, h)
+                    found = tuple(getattr(new, name) for name in self._rule.sum_fields)
+                    for name in self._rule.set_first:
+                        streams[name][block] = getattr(new, name)
                 for mine_chunks, x in zip(chunks, found, strict=True):
                     mine_chunks.append(chunk_sums(np.broadcast_to(x, size)))
         for lane, parts in zip(lanes, chunks, strict=True):

@@ -40,7 +40,8 @@ class Rule:
         scalars: The named tuple of scalars, one row of which applies to a parameter in a step.
         terms: Of a rule with two passes: the function of the first, which takes what the twin takes and returns what
             each element adds to each sum.
-        sums: The named tuple of sums.
+        sums: The named tuple of sums. What has the name of a state field is no sum, but that field's new value: the
+            first pass sets it, and the twin's is not used.
         control: What is decided between the passes; without it a run gives back the sums.
     """
 
@@ -80,7 +81,12 @@ class Rule:
     @property
     def sum_fields(self) -> tuple[str, ...]:
         """Names of the sums."""
-        return tuple(self.sums._fields) if self.sums else ()
+        return tuple(n for n in self.sums._fields if n not in self.state_fields) if self.sums else ()
+
+    @property
+    def set_first(self) -> tuple[str, ...]:
+        """State fields that the first pass sets."""
+        return tuple(n for n in self.sums._fields if n in self.state_fields) if self.sums else ()
 
     @property
     def number_fields(self) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ class SurpriseSums(NamedTuple):
     gg: Array
     dd: Array
     ee: Array
+    e: Array
 
 
 class MomentumSurpriseSums(NamedTuple):
@@ -109,6 +110,7 @@ class MomentumSurpriseSums(NamedTuple):
     dd: Array
     gm: Array
     ee: Array
+    e: Array
 
 
 class SlopeSums(NamedTuple):
@@ -130,6 +132,7 @@ class SlopeSurpriseSums(NamedTuple):
     gj: Array
     jj: Array
     ee: Array
+    e: Array
 
 
 class AutoControl(NamedTuple):
@@ -209,18 +212,18 @@ def auto_adamw_momentum(s: AutoState, g: Array, h: AutoScalars) -> AutoState:
 def auto_adamw_surprise_sums(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseSums:
     """The first pass of shaders/rules/auto_adamw_surprise.glsl."""
     d, away = _fresh(s.d, h), g - s.e
-    return SurpriseSums(g * d, g * g, d * d, away * away)
+    return SurpriseSums(g * d, g * g, d * d, away * away, _mean(s, g, h))
 
 
 def auto_adamw_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseState:
     """The second pass of shaders/rules/auto_adamw_surprise.glsl."""
-    return SurpriseState(*auto_adamw(s, g, h), _mean(s, g, h))
+    return SurpriseState(*auto_adamw(s, g, h), s.e)
 
 
 def auto_adamw_momentum_surprise_sums(s: SurpriseState, g: Array, h: AutoScalars) -> MomentumSurpriseSums:
     """The first pass of shaders/rules/auto_adamw_momentum_surprise.glsl."""
     d, away = _fresh(s.d, h), g - s.e
-    return MomentumSurpriseSums(g * d, g * g, d * d, _fresh(g * s.m, h), away * away)
+    return MomentumSurpriseSums(g * d, g * g, d * d, _fresh(g * s.m, h), away * away, _mean(s, g, h))
 
 
 def auto_adamw_momentum_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseState:
@@ -247,12 +250,12 @@ def auto_adamw_slope(s: Any, g: Array, h: AutoScalars) -> SlopeState:
 def auto_adamw_slope_surprise_sums(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseSums:
     """The first pass of shaders/rules/auto_adamw_slope_surprise.glsl."""
     d, j, away = _fresh(s.d, h), _fresh(s.j, h), g - s.e
-    return SlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, away * away)
+    return SlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, away * away, _mean(s, g, h))
 
 
 def auto_adamw_slope_surprise(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseState:
     """The second pass of shaders/rules/auto_adamw_slope_surprise.glsl."""
-    return SlopeSurpriseState(*auto_adamw_slope(s, g, h), _mean(s, g, h))
+    return SlopeSurpriseState(*auto_adamw_slope(s, g, h), s.e)
 
 
 def within(x: Any, low: Any, high: Any) -> Any:
@@ -262,9 +265,9 @@ def within(x: Any, low: Any, high: Any) -> Any:
 
 def _take_surprise(c: AutoControl) -> AutoControl:
     energy = c.gamma * c.energy + (1 - c.gamma) * c.gg if c.has_energy > 0 else c.gg
-    # At first the mean gradient is still 0, so that this is tanh(1) for any gradient: no surprise, says "corrected".
-    unknown = c.has_energy == 0 and c.corrected > 0
-    s = np.float64(0) if unknown else hyperbolic_tangent(c.ee / (energy + c.tiny))
+    # At first there is no mean gradient, so that this is tanh(1) for any gradient: no surprise, says "corrected".
+    away = c.ee if c.has_energy > 0 else np.float64(0) if c.corrected > 0 else c.gg
+    s = hyperbolic_tangent(away / (energy + c.tiny))
     s_bar = c.alpha * s + (1 - c.alpha) * c.s_bar
     return c._replace(
         energy=energy,
@@ -319,7 +322,6 @@ def auto_adamw_row(r: AutoScalars, c: AutoControl) -> AutoScalars:
         carry=r.product * inv_bc1,
         lr=lr,
         decay=1 - lr * r.weight_decay,
-        add=r.add if c.surprise_taken > 0 else np.float64(0),
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.kernels.rule import Control
 from grilly_optim.optim._options import Options, Range
 from grilly_optim.optim._past import Past, Pasts
 from grilly_optim.optim.optimizer import Optimizer
@@ -46,16 +45,14 @@ class Hypergradient(Optimizer):
     # Numbers of the control that last from step to step.
     MEMORY: ClassVar[tuple[str, ...]] = ()
     HISTORIES: ClassVar[tuple[str, ...]] = ("lr",)
+    # The control's last numbers, from this one on, are what comes out of a step.
+    OUTCOME: ClassVar[str] = "adapted"
     # Attributes that say how it was built, which a subclass sets before it calls this constructor.
     SETTINGS: ClassVar[tuple[str, ...]] = ("_options_of_control",)
 
     _options_of_control: dict[str, float]
-
-    @property
-    def _control(self) -> Control:
-        control = self._rule({}).control
-        assert control is not None
-        return control
+    # Options of the groups that a step changes.
+    _adapted: tuple[str, ...] = ("lr",)
 
     def __init__(self, params: Any, defaults: dict[str, Any], device: str | None) -> None:
         self._begin()
@@ -63,11 +60,20 @@ class Hypergradient(Optimizer):
         self._histories["lr"].append(self.current_lr)
 
     def _begin(self) -> None:
+        control = self._rule({}).control
+        assert control is not None
+        self._fields = control.numbers._fields
+        self._found = control.numbers._make
+        self._at = {name: k for k, name in enumerate(self._fields)}
+        # The control's numbers after the last step: what the caller's options set, what is kept, what came out.
+        self._kept = np.array([self._options_of_control.get(name, 0.0) for name in self._fields])
         self._steps_done = 0
-        self._memory = dict.fromkeys(self.MEMORY, 0.0)
+        self._outcome = slice(self._at[self.OUTCOME], None)
+        self._rate = 0.0  # the adapted one
         self._rates: list[float] = []
         self._shares: list[float] = []
         self._histories: dict[str, list[float]] = {name: [] for name in self.HISTORIES}
+        self._entries: list[tuple[list[float], int, float]] = []
 
     @property
     def current_lr(self) -> float:
@@ -86,50 +92,52 @@ class Hypergradient(Optimizer):
         rates = [o["lr"] for o in options]
         if rates != self._rates:
             self._rates = rates
-            adapted = rates[self._reference()]
-            self._shares = [rate / adapted if adapted else 0.0 for rate in rates]
+            self._rate = self._kept[self._at["lr"]] = _adapted_rate(rates)
+            self._shares = [rate / self._rate if self._rate else 0.0 for rate in rates]
         for own, share in zip(options, self._shares, strict=True):
             own["share"] = share
-
-    def _reference(self) -> int:
-        """The group whose rate is adapted."""
-        return next((k for k, rate in enumerate(self._rates) if rate > 0), 0)
 
     # A step.
 
     def _advance(self, options: Options, past: Past) -> HyperPast:
-        was: HyperPast = past
-        fresh = was.step > 0 and was.last == self._steps_done
-        return was._replace(step=was.step + 1, last=self._steps_done + 1, fresh=int(fresh))
-
-    def _asked(self) -> dict[str, float]:
-        """The numbers of the control that the caller's options set."""
-        return self._options_of_control
+        step, last, _, seen, product = past
+        now = self._steps_done + 1
+        return HyperPast(step + 1, now, int(step > 0 and last == now - 1), seen, product)
 
     def _numbers(self, after: Pasts) -> Array:
-        given = {**dict.fromkeys(self._control.numbers._fields, 0.0), **self._asked(), **self._memory}
-        given["lr"] = self._rates[self._reference()]
-        now = self._steps_done + 1
-        directed = given["lr"] > 0 and any(past.last == now and past.fresh for past in after)
-        given["directed"] = float(directed)
-        return np.array([given[name] for name in self._control.numbers._fields])
+        numbers, now = self._kept.copy(), self._steps_done + 1
+        numbers[self._outcome] = 0.0
+        numbers[self._at["directed"]] = self._rate > 0 and any(past.last == now and past.fresh for past in after)
+        return numbers
 
-    def _settle(self, numbers: Array | None) -> None:
-        assert numbers is not None
-        found = dict(zip(self._control.numbers._fields, map(float, numbers), strict=True))
-        if found["lr"] != self._rates[self._reference()]:
-            self._rates = [share * found["lr"] for share in self._shares]
-        self._memory = {name: found[name] for name in self.MEMORY}
-        self._steps_done += 1
-        for group, options, rate in zip(self.param_groups, self._options, self._rates, strict=True):
-            group["lr"] = options["lr"] = rate
-        self._learn(found)
-        self._remember()
+    def _settle(self, numbers: Array) -> None:
+        if self._kept is not numbers:
+            found = self._found(numbers.tolist())
+            self._entries = []
+            change = self._change(found)
+            # All at once: what a signal breaks off is taken up by calling this again.
+            vars(self).update(change, _kept=numbers, _rate=found.lr, _steps_done=self._steps_done + 1)
+        for history, length, value in self._entries:
+            history[length:] = [value]
+        for k, (group, options) in enumerate(zip(self.param_groups, self._options, strict=True)):
+            for name in self._adapted:
+                group[name] = options[name]
+            if self._seen[k] is not None:
+                self._seen[k] = self._watched(group)
 
-    def _learn(self, found: Mapping[str, float]) -> None:
-        """Take note of what a step came to: histories, and whatever else a subclass keeps."""
-        if found["adapted"]:
-            self._histories["lr"].append(self.current_lr)
+    def _change(self, found: Any) -> dict[str, Any]:
+        """The attributes that a step changes, which came to these numbers; and entries of histories."""
+        if found.lr == self._rate:
+            return {}
+        rates = [share * found.lr for share in self._shares]
+        return {
+            "_rates": rates,
+            "_options": [{**own, "lr": rate} for own, rate in zip(self._options, rates, strict=True)],
+        }
+
+    def _enter(self, history: str, value: float) -> None:
+        values = self._histories[history]
+        self._entries.append((values, len(values), value))
 
     # State.
 
@@ -139,7 +147,7 @@ class Hypergradient(Optimizer):
                 "steps": self._steps_done,
                 "rates": list(self._rates),
                 "shares": list(self._shares),
-                "memory": dict(self._memory),
+                "memory": {name: float(self._kept[self._at[name]]) for name in self.MEMORY},
                 "histories": {name: list(values) for name, values in self._histories.items()},
             }
         }
@@ -170,11 +178,14 @@ class Hypergradient(Optimizer):
         }
 
     def _take_own_state(self, saved: Any) -> None:
-        self._steps_done, self._memory = saved["steps"], saved["memory"]
+        self._steps_done = saved["steps"]
+        for name, value in saved["memory"].items():
+            self._kept[self._at[name]] = value
         for name, values in saved["histories"].items():
             self._histories[name][:] = values
         # The next step looks at the groups: a rate that had been written, but not looked at yet, is seen then.
         self._rates, self._shares = saved["rates"], saved["shares"]
+        self._rate = self._kept[self._at["lr"]] = _adapted_rate(self._rates)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "settings": {name: getattr(self, name) for name in self.SETTINGS}}
@@ -183,6 +194,11 @@ class Hypergradient(Optimizer):
         vars(self).update(saved["settings"])
         self._begin()
         super().__setstate__(saved)
+
+
+def _adapted_rate(rates: Iterable[float]) -> float:
+    """The rate that is adapted, out of those of the groups."""
+    return next((rate for rate in rates if rate > 0), 0.0)
 
 
 def _with_keys(expected: Mapping[str, Any], saved: Any, what: str) -> Mapping[str, Any]:

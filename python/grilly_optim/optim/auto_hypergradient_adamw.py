@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _auto_rules
 from grilly_optim.optim._hypergradient import Hypergradient, HyperPast, rate_limits
 from grilly_optim.optim._options import Flag, Options, Range
-from grilly_optim.optim._past import Past
+from grilly_optim.optim._past import Past, Pasts
+
+Array = NDArray[Any]
 
 # Rule -> hyper_lr and hyper_lr_beta where they are not given.
 RULES = {"doc": (0.01, 1.0), "corrected": (0.2, 0.01)}
@@ -79,11 +81,11 @@ class AutoHypergradientAdamW(Hypergradient):
         DeviceUnavailable: The device is unknown or cannot be used.
         OutOfDeviceMemory: The device has no room for the state.
 
-    Gradients that are infinite or NaN adapt nothing, nor do float32 gradients beyond about 1e18, whose squares are. A
-    parameter without a gradient keeps its moments, and its last direction, m' and J count as 0 in the next step. State
-    takes 12 bytes per float32 element; 4 more with `track_surprise`,
-    and 4 more with `adapt_momentum` in "corrected". The theory behind these rules is for deterministic convex
-    functions; here gradients are stochastic and a step late.
+    Gradients that are infinite or NaN adapt nothing, nor do float32 gradients beyond about 1e18, whose squares are; E
+    follows them all the same. A parameter without a gradient keeps its moments, and its last direction, m' and J count
+    as 0 in the next step. State takes 12 bytes per float32 element; 4 more with `track_surprise`, and 4 more with
+    `adapt_momentum` in "corrected". The theory behind these rules is for deterministic convex functions; here gradients
+    are stochastic and a step late.
 
     Source: "Provable and practical online learning rate adaptation with hypergradient descent", arXiv 2502.11229;
     Baydin et al., "Online learning rate adaptation with hypergradient descent", 2018; the surprise is grilly's.
@@ -113,9 +115,11 @@ class AutoHypergradientAdamW(Hypergradient):
         "weight_decay": Range(0),
     }
     MEMORY: ClassVar[tuple[str, ...]] = ("lr_squares", "beta_squares", "energy", "has_energy", "s_bar", "last_gg")
+    OUTCOME: ClassVar[str] = "lr_adapted"
     HISTORIES: ClassVar[tuple[str, ...]] = ("lr", "beta1", "surprise", "s_bar", "gain")
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "_options_of_control",
+        "_adapted",
         "_corrected",
         "_momentum",
         "_surprised",
@@ -152,6 +156,8 @@ class AutoHypergradientAdamW(Hypergradient):
             raise ValueError(f"rule must be {' or '.join(map(repr, RULES))}, got {rule!r}")
         self._corrected = rule == "corrected"
         self._momentum: bool = Flag().take("adapt_momentum", adapt_momentum)
+        if self._momentum:
+            self._adapted = ("lr", "betas")
         self._surprised: bool = Flag().take("track_surprise", track_surprise)
         if not isinstance(warmup_steps, int | np.integer) or isinstance(warmup_steps, bool):
             raise TypeError(f"warmup_steps must be a whole number, got {warmup_steps!r}")
@@ -237,8 +243,10 @@ class AutoHypergradientAdamW(Hypergradient):
             return _auto_rules.MOMENTUM_SURPRISE if self._surprised else _auto_rules.MOMENTUM
         return _auto_rules.SURPRISE if self._surprised else _auto_rules.AUTO
 
-    def _asked(self) -> dict[str, float]:
-        return {**self._options_of_control, "warm": float(self._steps_done >= self._warmup_steps)}
+    def _numbers(self, after: Pasts) -> Array:
+        numbers = super()._numbers(after)
+        numbers[self._at["warm"]] = self._steps_done >= self._warmup_steps
+        return numbers
 
     def _scalars(self, options: Options, past: Past) -> tuple[float, ...]:
         (beta1, beta2), t = options["betas"], past.step
@@ -253,7 +261,7 @@ class AutoHypergradientAdamW(Hypergradient):
             0.0,  # decay
             0.0,  # lr
             self._gamma if past.seen else 0.0,
-            1 - self._gamma if past.seen else 1.0,
+            0.0 if self._steps_done < self._warmup_steps else 1 - self._gamma if past.seen else 1.0,
             past.fresh,
             0.0,  # carry
             options["share"],
@@ -262,35 +270,35 @@ class AutoHypergradientAdamW(Hypergradient):
             past.product,
         )
 
-    def _learn(self, found: Mapping[str, float]) -> None:
-        if found["beta_adapted"]:
-            low, high = found["beta_min"], found["beta_max"]
-            for group, options in zip(self.param_groups, self._options, strict=True):
-                beta1, beta2 = options["betas"]
-                group["betas"] = options["betas"] = (_auto_rules.within(beta1 - found["sinks"], low, high), beta2)
-            self._histories["beta1"].append(self.param_groups[0]["betas"][0])
-        if found["lr_adapted"]:
-            self._histories["lr"].append(self.current_lr)
-        if found["surprise_taken"]:
-            self._histories["surprise"].append(found["surprise"])
-            self._histories["s_bar"].append(found["s_bar"])
-            self._histories["gain"].append(found["gain"])
-        owners = range(len(self._options)) if type(self._pasts) is tuple else self._plans.group_of
-        stepped = (
-            self._stepped(past, self._options[k]["betas"][0], found)
+    def _change(self, found: Any) -> dict[str, Any]:
+        change = super()._change(found)
+        options = change.get("_options", self._options)
+        if found.lr_adapted:
+            self._enter("lr", options[0]["lr"])
+        if found.beta_adapted:
+            low, high = found.beta_min, found.beta_max
+            options = change["_options"] = [
+                {**own, "betas": (_auto_rules.within(own["betas"][0] - found.sinks, low, high), own["betas"][1])}
+                for own in options
+            ]
+            self._enter("beta1", options[0]["betas"][0])
+        if found.surprise_taken:
+            self._enter("surprise", found.surprise)
+            self._enter("s_bar", found.s_bar)
+            self._enter("gain", found.gain)
+        owners = range(len(options)) if type(self._pasts) is tuple else self._plans.group_of
+        now = self._steps_done + 1
+        stepped = [
+            HyperPast(past.step, now, past.fresh, int(past.seen or found.warm), past.product * options[k]["betas"][0])
+            if past.last == now
+            else past
             for k, past in zip(owners, self._pasts, strict=True)
-        )
-        self._pasts = type(self._pasts)(stepped)
+        ]
+        change["_pasts"] = type(self._pasts)(stepped)
+        return change
 
     def _own_state(self) -> dict[str, Any]:
         own = super()._own_state()
         # What is kept of the one rule's hypergradients has another unit than of the other's.
         own["hypergradient"]["rule"] = "corrected" if self._corrected else "doc"
         return own
-
-    def _stepped(self, past: HyperPast, beta1: float, found: Mapping[str, float]) -> HyperPast:
-        """The past of a parameter of a group whose step had this beta1."""
-        if past.last != self._steps_done:
-            return past
-        seen = int(past.seen or found["surprise_taken"])
-        return past._replace(seen=seen, product=past.product * beta1)

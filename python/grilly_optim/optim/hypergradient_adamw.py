@@ -108,6 +108,12 @@ class HypergradientAdamW(Hypergradient):
     def _rule(self, options: Options) -> Rule:
         return HYPER_ADAMW
 
+    def _change(self, found: Any) -> dict[str, Any]:
+        change = super()._change(found)
+        if found.adapted:
+            self._enter("lr", change.get("_options", self._options)[0]["lr"])
+        return change
+
     def _scalars(self, options: Options, past: Past) -> tuple[float, ...]:
         (beta1, beta2), weight_decay, t = options["betas"], options["weight_decay"], past.step
         return (

@@ -81,8 +81,8 @@ class Optimizer(ABC):
         """What the decision between two passes takes; a step leaves there what it gives. None: there is no decision."""
         return None
 
-    def _settle(self, numbers: Array | None) -> None:
-        """A step is over: take note of what it decided."""
+    def _settle(self, numbers: Array) -> None:
+        """A step is over: take note of what it decided. What a signal breaks off, another call takes up."""
         return
 
     def _own_state(self) -> dict[str, Any]:
@@ -373,7 +373,11 @@ class Optimizer(ABC):
         if not done:
             self._pasts = before
         elif numbers is not None:
-            self._settle(numbers)
+            try:
+                self._settle(numbers)
+            except BaseException:
+                self._settle(numbers)
+                raise
         if signal is not None:
             raise signal
         return done
