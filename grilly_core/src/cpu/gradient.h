@@ -17,6 +17,29 @@ namespace f64 {
 #undef float
 }  // namespace f64
 
+// What the loop will read a little later; see fetch() in wide.h.
+template <class... Streams>
+static inline void fetch_line(std::size_t i, std::size_t count, const Streams*... at) {
+#if defined(GRILLY_WIDE)
+  if (i + kAhead < count) (__builtin_prefetch(at + i + kAhead), ...);
+#else
+  static_cast<void>(i), static_cast<void>(count), (static_cast<void>(at), ...);
+#endif
+}
+
+// Line by line, so that what comes next is fetched ahead. element(k) makes one element, the streams are what it reads.
+template <class Real, class Element, class... Streams>
+static inline void each(std::size_t count, const Element& element, const Streams*... streams) {
+  constexpr std::size_t kLine = 64 / sizeof(Real);
+  std::size_t i = 0;
+  for (; i + kLine <= count; i += kLine) {
+    fetch_line(i, count, streams...);
+    GRILLY_NO_LOOP_DEPENDENCE
+    for (std::size_t k = 0; k < kLine; ++k) element(i + k);
+  }
+  for (; i < count; ++i) element(i);
+}
+
 // weight and anchor may be missing, both.
 template <class Mix, class Real>
 static void mix(const double* numbers, const void* gradient, const void* parameter, const void* weight,
@@ -25,11 +48,10 @@ static void mix(const double* numbers, const void* gradient, const void* paramet
   auto *const g = static_cast<const Real*>(gradient), *const p = static_cast<const Real*>(parameter);
   auto *const w = static_cast<const Real*>(weight), *const a = static_cast<const Real*>(anchor);
   auto* const out = static_cast<Real*>(mixed);
-  GRILLY_NO_LOOP_DEPENDENCE
-  for (std::size_t i = 0; i < count; ++i) out[i] = clipped(g[i], m);
-  if (!w) return;
-  GRILLY_NO_LOOP_DEPENDENCE
-  for (std::size_t i = 0; i < count; ++i) out[i] = anchored(out[i], p[i], w[i], a[i], m);
+  if (w)
+    each<Real>(count, [&](std::size_t i) { out[i] = anchored(clipped(g[i], m), p[i], w[i], a[i], m); }, g, p, w, a);
+  else
+    each<Real>(count, [&](std::size_t i) { out[i] = clipped(g[i], m); }, g);
 }
 
 template <class Real>

@@ -18,7 +18,7 @@ constexpr std::uint64_t kMinChunk = 2'048, kMaxChunk = 16'384;
 // fetches ahead.
 constexpr std::uint64_t kAlternateElements = 5'000'000;
 // Elements whose gradients are mixed at a time.
-constexpr std::size_t kStretch = 1'024;
+constexpr std::size_t kStretch = 4'096;
 
 // Memory for a stretch of elements, on its cache lines as `like` is.
 template <std::size_t Elements>
