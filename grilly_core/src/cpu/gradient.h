@@ -49,9 +49,11 @@ static void mix(const double* numbers, const void* gradient, const void* paramet
   auto *const w = static_cast<const Real*>(weight), *const a = static_cast<const Real*>(anchor);
   auto* const out = static_cast<Real*>(mixed);
   if (w)
-    each<Real>(count, [&](std::size_t i) { out[i] = anchored(clipped(g[i], m), p[i], w[i], a[i], m); }, g, p, w, a);
+    each<Real>(
+        count, [&](std::size_t i) { out[i] = anchored(clipped(g[i], m), p[i], w[i], a[i], m); }, g, p, w, a);
   else
-    each<Real>(count, [&](std::size_t i) { out[i] = clipped(g[i], m); }, g);
+    each<Real>(
+        count, [&](std::size_t i) { out[i] = clipped(g[i], m); }, g);
 }
 
 template <class Real>
