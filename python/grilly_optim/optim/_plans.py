@@ -84,7 +84,8 @@ class Plans:
         ]
         self._engine_plans = [launch.plan for launch in self.launches]
         self._indirect = [launch for launch in self.launches if launch.copied]
-        self._run_directly: Callable[..., bool] = partial(backend.run, self._engine_plans)
+        # Runs all plans: the device's `run`, but for its first argument.
+        self.run: Callable[..., bool] = self._run_copied if self._indirect else partial(backend.run, self._engine_plans)
         written = [d for launch in self.launches for d in launch.direct]
         for launch in self.launches:
             launch.plan.guard(written)
@@ -134,11 +135,6 @@ class Plans:
             index = [at.setdefault(keys[i], len(at)) for i in launch.members]
             result.append((list(at), index))
         return result
-
-    @property
-    def run(self) -> Callable[..., bool]:
-        """Runs all plans: the device's `run`, but for its first argument."""
-        return self._run_copied if self._indirect else self._run_directly
 
     def _run_copied(self, inputs: tuple[list[Any]], rows: Sequence[Rows], *arguments: Any) -> bool:
         """The device's `run`, and the parameters that it works on in a copy."""
