@@ -13,6 +13,7 @@ from grilly_optim.optim import AutoHypergradientAdamW, HypergradientAdamW
 from tests.hyper_references import Auto, Hypergradient
 from tests.table import Array, assert_bits
 
+SHAPES: list[Any] = [(30,), (4, 5)]
 HISTORIES = ("lr_history", "beta1_history", "surprise_history", "s_bar_history")
 
 
@@ -94,6 +95,11 @@ class Quadratic:
 def histories(optimizer: Any) -> dict[str, list[float]]:
     """All that it has."""
     return {name: list(getattr(optimizer, name)) for name in HISTORIES if hasattr(optimizer, name)}
+
+
+def directions(optimizer: Any, name: str) -> Array:
+    """One field of the state, of all parameters in one array."""
+    return np.concatenate([s[name].ravel() for s in optimizer.state_dict()["state"].values()])
 
 
 def assert_same(actual: Any, expected: Any, where: str = "") -> None:

@@ -8,11 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 import grilly_optim
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression
-from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RAdam, RMSprop
+from grilly_optim.optim import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    AdamW,
+    AutoHypergradientAdamW,
+    Lion,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -73,6 +86,15 @@ def _one_per_rule() -> dict[str, Row]:
 
 BY_RULE = _one_per_rule()
 
+# One whose step is one pass over the parameters, and one with two.
+MAKES: dict[str, Any] = {
+    "AdamW": lambda ps, device: AdamW(ps, lr=0.1, device=device),
+    "two passes": lambda ps, device: AutoHypergradientAdamW(
+        ps, lr=0.1, rule="corrected", adapt_momentum=True, track_surprise=True, warmup_steps=1, device=device
+    ),
+}
+makes = pytest.mark.parametrize("make", MAKES.values(), ids=list(MAKES))
+
 # Around every boundary: pack (8 or 4 elements), vector (16) and three of them, segment alignment (256), workgroup chunk
 # (8192 or 4096 on llvmpipe), NumPy block (16384), and large enough for threads with chunks of their own.
 SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 17, 47, 49, 255, 256, 257, 511, 513, 1023, 1024, 1025, 4097, 8193, 16385, 70001]
@@ -100,6 +122,19 @@ def layouts(dtype: Any) -> Iterator[tuple[str, Callable[[], Array]]]:
     for offset in (1, 2, 3, 5):
         yield f"offset {offset}", lambda offset=offset: draw(600 + offset, dtype)[offset:]  # type: ignore[misc]  # bound now
     yield "unaligned", lambda: np.frombuffer(bytearray(8 * 40 + 1), np.uint8)[1:].view(dtype)
+
+
+def arrays_of_all_layouts(rng: Any) -> list[Array]:
+    """Both precisions; 0-d, strided, reversed, empty, unaligned and so on, and one for several threads."""
+    found = [make() for dtype in (np.float32, np.float64) for _, make in layouts(dtype)]
+    for p in found:
+        p[...] = draw(p.shape, p.dtype, rng)
+    return [*found, draw(70_001, rng=rng)]
+
+
+def plain(ps: list[Array]) -> list[Array]:
+    """Contiguous copies."""
+    return [np.array(p, order="C") for p in ps]
 
 
 def train(row: Row, parameters: list[Array], gradients: Sequence[Sequence[Array | None]], device: str) -> list[Array]:
