@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from grilly_optim.optim._options import Range
 
 if TYPE_CHECKING:
+    from grilly_optim.optim._groups import Groups
     from grilly_optim.optim._launch import Launch
-    from grilly_optim.optim.optimizer import Optimizer
 
 Array = NDArray[Any]
 
@@ -111,7 +111,7 @@ class Attached:
 class PathIntegral:
     """The path integral that an optimizer's kernel adds up."""
 
-    def __init__(self, optimizer: Optimizer, members: Sequence[int]) -> None:
+    def __init__(self, optimizer: Groups, members: Sequence[int]) -> None:
         self._optimizer = optimizer
         self._members = list(members)
 

@@ -13,7 +13,8 @@ from grilly_optim.optim._options import Options, take_options
 from grilly_optim.optim._past import Pasts
 
 if TYPE_CHECKING:
-    from grilly_optim.optim.optimizer import Group, Optimizer
+    from grilly_optim.optim._parameters import Group
+    from grilly_optim.optim.optimizer import Optimizer
 
 StateDict = dict[str, Any]
 
