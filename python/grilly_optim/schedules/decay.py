@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from grilly_optim.optim._options import Range
+from grilly_optim.schedules._by_factor import ByFactor
 from grilly_optim.schedules._options import Kind, Milestones, Whole
-from grilly_optim.schedules.scheduler import HasGroups, LRScheduler
+from grilly_optim.schedules.scheduler import HasGroups
 
 
-class StepLR(LRScheduler):
+class StepLR(ByFactor):
     """The learning rate times `gamma` every `step_size` epochs.
 
     Args:
@@ -49,17 +50,11 @@ class StepLR(LRScheduler):
         self._set_options(step_size=step_size, gamma=gamma)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        """The learning rates, times `gamma` in every `step_size`-th epoch."""
-        if self.last_epoch == 0 or self.last_epoch % self.step_size:
-            return self._rates()
-        return [lr * self.gamma for lr in self._rates()]
-
-    def _lr_at_0(self) -> list[float]:
-        return self._bases()
+    def _factor(self, begins: bool) -> float:
+        return 1.0 if self.last_epoch == 0 or self.last_epoch % self.step_size else self.gamma
 
 
-class MultiStepLR(LRScheduler):
+class MultiStepLR(ByFactor):
     """The learning rate times `gamma` at each of some epochs.
 
     Args:
@@ -99,19 +94,11 @@ class MultiStepLR(LRScheduler):
         self._set_options(milestones=milestones, gamma=gamma)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        """The learning rates, times `gamma` for each milestone that is this epoch."""
-        return self._decayed(self._rates())
-
-    def _lr_at_0(self) -> list[float]:
-        return self._decayed(self._bases())
-
-    def _decayed(self, rates: list[float]) -> list[float]:
-        factor = self.gamma ** self.milestones.count(self.last_epoch)
-        return [lr * factor for lr in rates]
+    def _factor(self, begins: bool) -> float:
+        return self.gamma ** self.milestones.count(self.last_epoch)
 
 
-class ExponentialLR(LRScheduler):
+class ExponentialLR(ByFactor):
     """The learning rate times `gamma` in every epoch but 0: ``lr = initial_lr gamma^epoch``.
 
     Args:
@@ -144,10 +131,5 @@ class ExponentialLR(LRScheduler):
         self._set_options(gamma=gamma)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        """The learning rates times `gamma`."""
-        rates = self._rates()
-        return rates if self._initial else [lr * self.gamma for lr in rates]
-
-    def _lr_at_0(self) -> list[float]:
-        return self._bases()
+    def _factor(self, begins: bool) -> float:
+        return 1.0 if begins else self.gamma

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import ClassVar
 
 from grilly_optim.optim._options import Range
+from grilly_optim.schedules._by_factor import ByFactor
 from grilly_optim.schedules._options import Interval, Kind, Whole
-from grilly_optim.schedules.scheduler import HasGroups, LRScheduler
+from grilly_optim.schedules.scheduler import HasGroups
 
 FRACTION = Interval(0, 1)
 FRACTION_ABOVE_0 = Interval(0, 1, above=True)
 
 
-class ConstantLR(LRScheduler):
+class ConstantLR(ByFactor):
     """The learning rate times `factor` up to epoch `total_iters`, and as it was from there on.
 
     Args:
@@ -49,20 +50,13 @@ class ConstantLR(LRScheduler):
         self._set_options(factor=factor, total_iters=total_iters)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        """The learning rates, times `factor` in epoch 0 and divided by it in epoch `total_iters`."""
-        rates = self._rates()
+    def _factor(self, begins: bool) -> float:
         if self.last_epoch == 0:
-            return [lr * self.factor for lr in rates]
-        if self.last_epoch == self.total_iters:
-            return [lr * (1 / self.factor) for lr in rates]
-        return rates
-
-    def _lr_at_0(self) -> list[float]:
-        return [base * self.factor for base in self._bases()]
+            return self.factor
+        return 1 / self.factor if self.last_epoch == self.total_iters else 1.0
 
 
-class LinearLR(LRScheduler):
+class LinearLR(ByFactor):
     """The learning rate times a factor that goes in a straight line, and stays at its end: the usual warm-up.
 
     In epoch t, up to T = `total_iters`::
@@ -120,23 +114,18 @@ class LinearLR(LRScheduler):
         self._set_options(start_factor=start_factor, end_factor=end_factor, total_iters=total_iters)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        """The learning rates, moved on by one epoch of the line."""
-        rates = self._rates()
+    def _factor(self, begins: bool) -> float:
         if self.last_epoch == 0:
-            return [lr * self.start_factor for lr in rates]
-        if self._initial or self.last_epoch > self.total_iters:
-            return rates
+            return self.start_factor
+        if begins or self.last_epoch > self.total_iters:
+            return 1.0
         rise = self.end_factor - self.start_factor
         growth = 1 + rise / (self.total_iters * self.start_factor + (self.last_epoch - 1) * rise)
         # Rounding takes a line that ends at 0 a hair below it as often as above.
-        return [max(0.0, lr * growth) for lr in rates]
-
-    def _lr_at_0(self) -> list[float]:
-        return [base * self.start_factor for base in self._bases()]
+        return max(0.0, growth)
 
 
-class PolynomialLR(LRScheduler):
+class PolynomialLR(ByFactor):
     """The learning rate down to 0 along a power: ``lr = initial_lr (1 - epoch / total_iters)^power``.
 
     Args:
@@ -171,14 +160,9 @@ class PolynomialLR(LRScheduler):
         self._set_options(total_iters=total_iters, power=power)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        """The learning rates, moved on by one epoch of the power."""
-        rates = self._rates()
-        if self._initial or self.last_epoch > self.total_iters:
-            return rates
+    def _factor(self, begins: bool) -> float:
+        if begins or self.last_epoch > self.total_iters:
+            return 1.0
         left, before = (1 - epoch / self.total_iters for epoch in (self.last_epoch, self.last_epoch - 1))
-        decay = (left / before) ** self.power
-        return [lr * decay for lr in rates]
-
-    def _lr_at_0(self) -> list[float]:
-        return self._bases()
+        decay: float = (left / before) ** self.power
+        return decay
