@@ -101,6 +101,15 @@ class Flag:
         return bool(value)
 
 
+# What Adam and its relatives all take; each names what it takes besides.
+ADAM_OPTIONS: dict[str, Range | Flag] = {
+    "lr": Range(0),
+    "betas": Range(0, 1, pair=True),
+    "eps": Range(0),
+    "weight_decay": Range(0),
+}
+
+
 def take_options(allowed: Mapping[str, Range | Flag], group: Mapping[str, Any], index: int) -> Options:
     """The options of a group, checked, in plain Python types; errors name the group, but for the first."""
     where = f" of group {index}" if index else ""

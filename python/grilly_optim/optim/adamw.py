@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim._options import Flag, Options, Range
+from grilly_optim.optim._options import ADAM_OPTIONS, Flag, Options, Range
 from grilly_optim.optim._past import Past
 from grilly_optim.optim.optimizer import Optimizer
 
@@ -132,10 +132,7 @@ class AdamW(Optimizer):
 
     STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "vmax": "max_exp_avg_sq"}
     OPTIONS: ClassVar[dict[str, Range | Flag]] = {
-        "lr": Range(0),
-        "betas": Range(0, 1, pair=True),
-        "eps": Range(0),
-        "weight_decay": Range(0),
+        **ADAM_OPTIONS,
         "amsgrad": Flag(),
         "maximize": Flag(),
     }

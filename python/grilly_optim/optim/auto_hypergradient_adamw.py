@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _auto_rules
 from grilly_optim.optim._hypergradient import Hypergradient, HyperPast, rate_limits
-from grilly_optim.optim._options import Flag, Options, Range
+from grilly_optim.optim._options import ADAM_OPTIONS, Flag, Options, Range
 from grilly_optim.optim._past import Past, Pasts
 
 Array = NDArray[Any]
@@ -108,12 +108,7 @@ class AutoHypergradientAdamW(Hypergradient):
         "j": "direction_by_beta1",
         "e": "mean_grad",
     }
-    OPTIONS: ClassVar[dict[str, Range | Flag]] = {
-        "lr": Range(0),
-        "betas": Range(0, 1, pair=True),
-        "eps": Range(0),
-        "weight_decay": Range(0),
-    }
+    OPTIONS: ClassVar[dict[str, Range | Flag]] = ADAM_OPTIONS
     MEMORY: ClassVar[tuple[str, ...]] = ("lr_squares", "beta_squares", "energy", "has_energy", "s_bar", "last_gg")
     OUTCOME: ClassVar[str] = "lr_adapted"
     HISTORIES: ClassVar[tuple[str, ...]] = ("lr", "beta1", "surprise", "s_bar", "gain")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim._hyper_rules import HYPER_ADAMW
 from grilly_optim.optim._hypergradient import Hypergradient, rate_limits
-from grilly_optim.optim._options import Flag, Options, Range
+from grilly_optim.optim._options import ADAM_OPTIONS, Flag, Options, Range
 from grilly_optim.optim._past import Past
 
 
@@ -68,12 +68,7 @@ class HypergradientAdamW(Hypergradient):
 
     STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq", "d": "direction"}
     SETTINGS: ClassVar[tuple[str, ...]] = ("_options_of_control", "_include_weight_decay")
-    OPTIONS: ClassVar[dict[str, Range | Flag]] = {
-        "lr": Range(0),
-        "betas": Range(0, 1, pair=True),
-        "eps": Range(0),
-        "weight_decay": Range(0),
-    }
+    OPTIONS: ClassVar[dict[str, Range | Flag]] = ADAM_OPTIONS
 
     def __init__(
         self,

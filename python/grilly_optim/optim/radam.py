@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim._options import Flag, Options, Range
+from grilly_optim.optim._options import ADAM_OPTIONS, Flag, Options, Range
 from grilly_optim.optim._slope import coupled_and_decoupled, with_decay
 from grilly_optim.optim.optimizer import Optimizer
 
@@ -99,10 +99,7 @@ class RAdam(Optimizer):
 
     STATE_NAMES: ClassVar[dict[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq"}
     OPTIONS: ClassVar[dict[str, Range | Flag]] = {
-        "lr": Range(0),
-        "betas": Range(0, 1, pair=True),
-        "eps": Range(0),
-        "weight_decay": Range(0),
+        **ADAM_OPTIONS,
         "decoupled_weight_decay": Flag(),
         "maximize": Flag(),
     }
