@@ -114,8 +114,6 @@ class Interrupting:
         raise KeyboardInterrupt
 
 
-@everything
-@pytest.mark.parametrize("after", [False, True])
 def _interrupt_at(line: int, functions: tuple[str, ...]) -> Callable[..., Any]:
     """A trace function that raises at one line of all that these functions run."""
     seen = 0
@@ -164,6 +162,8 @@ def test_a_signal_while_a_step_is_settled_loses_nothing_of_it(variant: Variant) 
     assert line > 15
 
 
+@everything
+@pytest.mark.parametrize("after", [False, True])
 def test_an_interrupted_step_has_been_made_or_has_not(variant: Variant, after: bool, device: str) -> None:
     quadratic = Quadratic(SHAPES, DTYPES)
     ps, qs = quadratic.parameters(), quadratic.parameters()
