@@ -370,7 +370,7 @@ def test_a_written_rate_is_where_the_next_step_begins(variant: Variant, device: 
     reference = variant.reference(start, **{**variant.options, "lr": 0.02}, ratios=[1, 2.5])
     for x, saved in zip(reference.parameters, state["state"].values(), strict=True):
         x.m, x.v, x.t, x.d = saved["exp_avg"], saved["exp_avg_sq"], saved["step"], saved["direction"]
-        x.wd_term, x.J, x.E = 0.0, saved.get("direction_by_beta1"), saved.get("mean_grad")
+        x.J, x.E = saved.get("direction_by_beta1"), saved.get("mean_grad")
         x.product = saved["product"]
     own = state["hypergradient"]
     memory = own["memory"]
