@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .harness import Contestant
-from .problem import OPENING_STEPS, Array, Expected, Problem, Team
+from .problem import OPENING_STEPS, Array, Expected, Problem, Team, by_element
 from .rivals import load, thread_counts
 
 LR, BETAS, EPS, WEIGHT_DECAY = 1e-3, (0.9, 0.999), 1e-8, 0.01
@@ -122,6 +122,7 @@ def thinc_adam(problem: Problem, expected: Expected) -> list[Team]:
     return [Team([contestant], parameters, [opening] * OPENING_STEPS, thinc_expected)]
 
 
+@by_element
 def thinc_expected(p: Array, g: Array, steps: int) -> NDArray[Any]:
     """Thinc's own arithmetic in float64: eps is added before the bias correction, decay acts on the new parameter."""
     beta1, beta2 = BETAS

@@ -8,8 +8,8 @@ remembers of this parameter (`Memory`), the number of the step (1 for the first)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,28 @@ class Memory(dict[str, Any]):
     def __missing__(self, name: str) -> Array:
         self[name] = np.zeros_like(self._parameter)
         return np.asarray(self[name])
+
+
+class Steps(Protocol):
+    """An optimizer over several parameters, which it updates in place."""
+
+    def step(self, gradients: Sequence[Array], /) -> None:
+        """One step."""
+
+
+class Each:
+    """Every parameter goes through an expression by itself."""
+
+    def __init__(self, expression: Expression, parameters: Sequence[Array], **options: Any) -> None:
+        self._expression, self._parameters, self._options = expression, parameters, options
+        self._memories = [Memory(p) for p in parameters]
+        self._t = 0
+
+    def step(self, gradients: Sequence[Array], /) -> None:
+        """One step."""
+        self._t += 1
+        for p, g, memory in zip(self._parameters, gradients, self._memories, strict=True):
+            self._expression(p, g, memory, self._t, **self._options)
 
 
 def in_float64(expression: Expression, p: Array, gradients: Iterable[Array], **options: Any) -> Array:

@@ -7,12 +7,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RAdam, RMSprop
+import numpy as np
 
-from . import adamw_rivals, expressions
-from .expressions import Expression, in_float64
+from grilly_optim.optim import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    AdamW,
+    AutoHypergradientAdamW,
+    HypergradientAdamW,
+    Lion,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+)
+
+from . import adamw_rivals, expressions, hyper_expressions
+from .expressions import Each, Expression, Steps, in_float64
 from .ours import Subject
-from .problem import Array, Expected, Problem, Team
+from .problem import Array, Expected, Problem, Team, blocks, by_element
 from .rivals import numpy_teams, torch_teams
 
 Rival = Callable[[Problem, Expected], list[Team]]
@@ -48,21 +63,53 @@ def kernel(
         options: For all of them.
     """
 
+    @by_element
+    def expected(p: Array, g: Array, steps: int) -> Array:
+        return in_float64(expression, p, [g] * steps, **options)
+
+    rivals: dict[str, Rival] = {"numpy": partial(numpy_teams, partial(Each, expression, **options))}
+    if torch_forms:
+        rivals["torch"] = partial(torch_teams, make.__name__, torch_forms, options)
+    return Kernel(Subject(_builder(make, options), expected), {**rivals, **(others or {})})
+
+
+def with_sums(make: type[Any], recurrence: Callable[..., Steps], **options: Any) -> Kernel:
+    """An entry of an optimizer whose steps need sums over all parameters.
+
+    Args:
+        make: Our class.
+        recurrence: Its steps as one writes them in NumPy, over a sequence of arrays.
+        options: For both.
+    """
+
+    def expected(parameters: Sequence[Array], gradients: Sequence[Array], steps: int) -> list[Array]:
+        answers = [p.astype(np.float64) for p in parameters]
+        # A sum over all elements is one over all blocks: to the recurrence each block is a parameter.
+        exact = recurrence(_cut(answers), **options)
+        for _ in range(steps):
+            exact.step(_cut(gradients))
+        return [a.astype(np.float32) for a in answers]
+
+    rival = partial(numpy_teams, partial(recurrence, **options))
+    return Kernel(Subject(_builder(make, options), expected), {"numpy": rival})
+
+
+def _cut(arrays: Sequence[Array]) -> list[Array]:
+    return [a[block] for a in arrays for block in blocks(a.size)]
+
+
+def _builder(make: type[Any], options: Mapping[str, Any]) -> Callable[[Sequence[Array], str], Optimizer]:
     def build(parameters: Sequence[Array], device: str) -> Optimizer:
         optimizer: Optimizer = make(parameters, **options, device=device)
         return optimizer
 
-    def expected(p: Array, g: Array, steps: int) -> Array:
-        return in_float64(expression, p, [g] * steps, **options)
-
-    rivals: dict[str, Rival] = {"numpy": partial(numpy_teams, expression, options)}
-    if torch_forms:
-        rivals["torch"] = partial(torch_teams, make.__name__, torch_forms, options)
-    return Kernel(Subject(build, expected), {**rivals, **(others or {})})
+    return build
 
 
 FUSED = ("fused", "foreach")
 FOREACH = ("foreach",)
+# Adapted from the second step on, so that the check of the first three sees it.
+CORRECTED = {"rule": "corrected", "warmup_steps": 0}
 
 KERNELS: dict[str, Kernel] = {
     "adamw": kernel(AdamW, expressions.adamw, FUSED, adamw_rivals.RIVALS, **adamw_rivals.OPTIONS),
@@ -74,4 +121,9 @@ KERNELS: dict[str, Kernel] = {
     "nadam": kernel(NAdam, expressions.nadam, FOREACH),
     "radam": kernel(RAdam, expressions.radam, FOREACH),
     "lion": kernel(Lion, expressions.lion),
+    "hypergradientadamw": with_sums(HypergradientAdamW, hyper_expressions.Hypergradient),
+    "autohypergradientadamw": with_sums(AutoHypergradientAdamW, hyper_expressions.Auto, **CORRECTED),
+    "autohypergradientadamw-all": with_sums(
+        AutoHypergradientAdamW, hyper_expressions.Auto, **CORRECTED, adapt_momentum=True, track_surprise=True
+    ),
 }

@@ -13,7 +13,7 @@ import numpy as np
 
 from grilly_optim import DeviceInfo, OutOfDeviceMemory, empty
 from grilly_optim._devices import open_device
-from grilly_optim.kernels.rule import Rule
+from grilly_optim.kernels.rule import Rule, Twin
 from grilly_optim.optim.optimizer import Optimizer
 
 from . import stream
@@ -51,8 +51,25 @@ class Arrays:
 
 
 def bytes_per_element(rule: Rule) -> int:
-    """Bytes that one float32 element's update must move: every stream is read, the state is written."""
-    return FLOAT32 * (2 * len(rule.state_fields) + len(rule.inputs))
+    """Bytes that one float32 element's update must move: what each pass reads, and what it writes."""
+    if rule.terms is None:
+        return FLOAT32 * (2 * len(rule.state_fields) + len(rule.inputs))
+    second = tuple(f for f in rule.state_fields if f not in rule.set_first)
+    reads = [_read_by(rule.terms, rule), _read_by(rule.twin, rule) & set(second)]
+    return FLOAT32 * (sum(map(len, reads)) + 2 * len(rule.inputs) + len(rule.state_fields))
+
+
+def _read_by(twin: Twin, rule: Rule) -> set[str]:
+    """The state fields that a twin asks for, where the parameter has taken steps before."""
+    read = set()
+
+    class Watched:
+        def __getattr__(self, name: str) -> Array:
+            read.add(name)
+            return np.ones(1, np.float32)
+
+    twin(Watched(), *[np.ones(1, np.float32)] * len(rule.inputs), rule.scalars(*[2.0] * len(rule.scalar_fields)))
+    return read
 
 
 @contextmanager
@@ -118,19 +135,20 @@ def team(
     parameters: list[Array],
     gradients: list[Array],
 ) -> Team:
-    """The optimizer's step, and its plan alone where a plan is compiled."""
+    """The optimizer's step, and its plan alone where a plan is compiled and nothing is decided on the way."""
     with environment(GRILLY_FORCE_STAGING="1" if way.staged else os.environ.get("GRILLY_FORCE_STAGING")):
         optimizer = subject.build(parameters, info.device)
-    backend, plan = optimizer._backend, optimizer._plans.launches[0].plan
+    launch = optimizer._plans.launches[0]
     step = Contestant(
         _family(info, way), "step()", "step", partial(optimizer.step, gradients=gradients), device=info.device
     )
-    if info.kind == "numpy":
-        return Team([step], parameters, [step.call] * OPENING_STEPS, subject.expected)
     if info.kind == "vulkan":
-        step.device_ns = backend.last_run_ns
+        step.device_ns = optimizer._backend.last_run_ns
+    if info.kind == "numpy" or launch.rule.control is not None:
+        return Team([step], parameters, [step.call] * OPENING_STEPS, subject.expected)
     rows = [[_scalars(optimizer, OPENING_STEPS)]]
-    alone = replace(step, variant="kernel alone", kind="kernel", call=_plan_call(backend, plan, gradients, rows))
+    call = _plan_call(optimizer._backend, launch.plan, gradients, rows)
+    alone = replace(step, variant="kernel alone", kind="kernel", call=call)
     # The plan alone runs last, with the scalars of the last step of the opening.
     opening = [*[step.call] * (OPENING_STEPS - 1), alone.call]
     return Team([step, alone], parameters, opening, subject.expected)

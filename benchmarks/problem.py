@@ -15,8 +15,9 @@ from .errors import WrongResult
 from .harness import Contestant
 
 Array = NDArray[Any]
-# (parameter, gradient, steps) -> the parameter after that many steps with this gradient, all in float64.
-Expected = Callable[[Array, Array, int], Array]
+# (parameters, gradients, steps) -> the parameters after that many steps with these gradients: computed in float64, kept
+# in float32 to save memory.
+Expected = Callable[[Sequence[Array], Sequence[Array], int], list[Array]]
 
 RTOL, ATOL = 3e-5, 1e-6
 OPENING_STEPS = 3
@@ -48,11 +49,9 @@ class Problem:
         return sum(a.size for a in self.start)
 
     def answers(self, expected: Expected) -> list[Array]:
-        """What `OPENING_STEPS` steps make of the start: computed in float64, kept in float32 to save memory."""
+        """What `OPENING_STEPS` steps make of the start."""
         if expected not in self._answers:
-            self._answers[expected] = [
-                _in_blocks(p, g, expected) for p, g in zip(self.start, self.gradients, strict=True)
-            ]
+            self._answers[expected] = expected(self.start, self.gradients, OPENING_STEPS)
         return self._answers[expected]
 
 
@@ -84,11 +83,10 @@ def verify(team: Team, problem: Problem) -> None:
     for step in team.opening:
         step()
     for k, (got, answer) in enumerate(zip(team.parameters, problem.answers(team.expected), strict=True)):
-        for begin in range(0, got.size, _BLOCK):
-            block = slice(begin, begin + _BLOCK)
+        for block in blocks(got.size):
             wrong = ~(np.abs(got[block] - answer[block]) <= ATOL + RTOL * np.abs(answer[block]))
             if wrong.any():
-                i = begin + int(np.argmax(wrong))
+                i = block.start + int(np.argmax(wrong))
                 who = " / ".join(c.who for c in team.contestants)
                 raise WrongResult(
                     f"{problem.name}: {who} gives a wrong result, so it is not timed: element {i} of tensor {k} is "
@@ -96,12 +94,22 @@ def verify(team: Team, problem: Problem) -> None:
                 )
 
 
-def _in_blocks(p: Array, g: Array, expected: Expected) -> Array:
-    answer = np.empty_like(p)
-    for begin in range(0, p.size, _BLOCK):
-        block = slice(begin, begin + _BLOCK)
-        answer[block] = expected(p[block].astype(np.float64), g[block].astype(np.float64), OPENING_STEPS)
-    return answer
+def blocks(size: int) -> list[slice]:
+    """Where an array of this size is cut, so that temporaries stay small."""
+    return [slice(begin, begin + _BLOCK) for begin in range(0, size, _BLOCK)]
+
+
+def by_element(expected: Callable[[Array, Array, int], Array]) -> Expected:
+    """For steps in which no element depends on another: the answer for one array in float64 makes that for all."""
+
+    def of_all(parameters: Sequence[Array], gradients: Sequence[Array], steps: int) -> list[Array]:
+        answers = [np.empty_like(p) for p in parameters]
+        for answer, p, g in zip(answers, parameters, gradients, strict=True):
+            for block in blocks(p.size):
+                answer[block] = expected(p[block].astype(np.float64), g[block].astype(np.float64), steps)
+        return answers
+
+    return of_all
 
 
 def host_copy(array: Array) -> Array:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from .errors import MissingRival, UsageError
-from .expressions import Expression, Memory
+from .expressions import Steps
 from .harness import Contestant
-from .problem import OPENING_STEPS, Expected, Problem, Team
+from .problem import OPENING_STEPS, Array, Expected, Problem, Team
 
 # Everyone who can be named with --against, in the order of the tables.
 NAMES = ("numpy", "torch", "numba", "thinc")
@@ -64,17 +64,9 @@ def threads_label(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 
-def numpy_teams(expression: Expression, options: Mapping[str, Any], problem: Problem, expected: Expected) -> list[Team]:
+def numpy_teams(make: Callable[[Sequence[Array]], Steps], problem: Problem, expected: Expected) -> list[Team]:
     """Whole-array expressions, as one writes an optimizer in NumPy."""
-    memories = [Memory(p) for p in problem.parameters]
-    t = 0
-
-    def step() -> None:
-        nonlocal t
-        t += 1
-        for p, g, memory in zip(problem.parameters, problem.gradients, memories, strict=True):
-            expression(p, g, memory, t, **options)
-
+    step = partial(make(problem.parameters).step, problem.gradients)
     rival = Contestant("numpy", "expressions", "rival", step)
     return [Team([rival], problem.parameters, [step] * OPENING_STEPS, expected)]
 

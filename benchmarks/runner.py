@@ -22,8 +22,6 @@ from .stream import STREAM
 
 DEFAULT_SIZES = ("1e3", "1e4", "1e5", "1e6", "1e7", "5e7", "many")
 DEFAULT_BUDGET = 20.0
-# float32 arrays of the problem's size that a team adds: two moments and a temporary; the others are shared.
-_ARRAYS_PER_TEAM = 3
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,9 @@ def _case(
     progress: Callable[[str], object],
 ) -> Case | None:
     elements = _elements(size)
-    need = _ARRAYS_PER_TEAM * 4 * (elements or 0) * (3 * len(infos) + 2 * len(against))
+    # What a team adds: float32 arrays for its state, and a temporary; the others are shared.
+    arrays = len(KERNELS[kernel].subject.rule.owned_fields) + 1
+    need = arrays * 4 * (elements or 0) * (3 * len(infos) + 2 * len(against))
     free = available_memory()
     if free is not None and need > free:
         progress(f"{kernel}, {size}: left out, it needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")

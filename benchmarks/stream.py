@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
 
+from .problem import by_element
+
 Array = NDArray[Any]
 
 # Half of the old value and the gradient: the fixed point is twice the gradient, so that no number grows or dies in
@@ -37,6 +39,7 @@ def stream(s: StreamState, g: Array, h: StreamScalars) -> StreamState:
 STREAM = Rule(stream, StreamState, StreamScalars)
 
 
+@by_element
 def expected(p: Array, g: Array, steps: int) -> Array:
     """The parameter after `steps` runs, in float64."""
     for _ in range(steps):

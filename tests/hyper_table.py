@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grilly_optim.benchmarks.hyper_expressions import Auto, Hypergradient
 from grilly_optim.optim import AutoHypergradientAdamW, HypergradientAdamW
-from tests.hyper_references import Auto, Hypergradient
 from tests.table import Array, assert_bits
 
 SHAPES: list[Any] = [(30,), (4, 5)]
@@ -23,8 +23,12 @@ class Variant:
 
     name: str
     make: Callable[..., Any]
-    reference: Callable[..., Any]
+    recurrence: Callable[..., Any]
     options: dict[str, Any]
+
+    def reference(self, ps: Sequence[Array], **options: Any) -> Any:
+        """The recurrence over copies in float64."""
+        return self.recurrence([p.astype(np.float64) for p in ps], **options)
 
 
 def _auto(name: str, rule: str, **options: Any) -> Variant:

@@ -13,6 +13,7 @@ import pytest
 
 from grilly_optim import devices
 from grilly_optim.cli import main
+from grilly_optim.optim import AdamW
 
 errors = importlib.import_module("grilly_optim.benchmarks.errors")
 harness = importlib.import_module("grilly_optim.benchmarks.harness")
@@ -163,9 +164,43 @@ def test_everyone_gives_the_right_result(kernel, monkeypatch):
     assert {r.device for r in case.rows if r.kind == "step"} == {d.device for d in usable}
 
 
+WITH_SUMS = [name for name, k in kernels.KERNELS.items() if k.subject.rule.control]
+
+
+@pytest.mark.parametrize("kernel", WITH_SUMS)
+def test_check_sees_that_nothing_is_adapted(kernel):
+    subject = kernels.KERNELS[kernel].subject
+    problem.verify(*_numpy_team(subject))
+    with pytest.raises(errors.WrongResult):
+        problem.verify(*_numpy_team(replace(subject, build=lambda ps, device: AdamW(ps, device=device))))
+
+
+@pytest.mark.parametrize("kernel", kernels.KERNELS)
+def test_answers_do_not_depend_on_where_arrays_are_cut(kernel, monkeypatch):
+    expected, case = kernels.KERNELS[kernel].subject.expected, problem.many(3, 100, 1000)
+    whole = expected(case.start, case.gradients, 3)
+    monkeypatch.setattr(problem, "_BLOCK", 64)
+    for p, cut in zip(whole, expected(case.start, case.gradients, 3), strict=True):
+        np.testing.assert_allclose(cut, p, rtol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "streams"),
+    [
+        ("adamw", 7),  # g, and p, m, v read and written
+        ("hypergradientadamw", 10),  # g, d; then d written, and as above
+        ("autohypergradientadamw", 10),
+        ("autohypergradientadamw-all", 14),  # g, d, j, e, and e written; then d, j written, and as above
+    ],
+)
+def test_bytes_are_those_of_both_passes(kernel, streams):
+    ours = importlib.import_module("grilly_optim.benchmarks.ours")
+    assert ours.bytes_per_element(kernels.KERNELS[kernel].subject.rule) == 4 * streams
+
+
 def test_kernels_are_called_like_their_optimizers():
     for name, kernel in kernels.KERNELS.items():
-        assert type(kernel.subject.build([np.zeros(1)], "numpy")).__name__.lower() == name
+        assert type(kernel.subject.build([np.zeros(1)], "numpy")).__name__.lower() == name.partition("-")[0]
 
 
 def _timing(family: str, kind: str, seconds: float, device: str = "", variant: str = "", clock: float = 0.0) -> Any:

@@ -116,6 +116,29 @@ def test_same_numbers_in_every_run() -> None:
         np.testing.assert_array_equal(p, k)
 
 
+class Frames(Progress):
+    """Keeps what it is to show."""
+
+    def __init__(self) -> None:
+        super().__init__(total=0, quiet=True)
+        self.shown: list[tuple[str, str]] = []
+
+    def advance(self, what: str, numbers: str) -> None:
+        self.shown.append((what, numbers))
+
+
+def test_bar_shows_means_of_the_epoch() -> None:
+    """At the end of each epoch they are what the line of the epoch says, whatever the last batch was."""
+    data, frames = digits.load_data(), Frames()
+    history = digits.train(data, mlp.initial_parameters((64, 16, 10), digits.SEED), "numpy", 3, frames)
+    assert len(frames.shown) == 3 * BATCHES
+    for epoch, (loss, accuracy) in enumerate(zip(history.losses, history.train_accuracies, strict=True)):
+        what, numbers = frames.shown[(epoch + 1) * BATCHES - 1]
+        assert what == f"epoch {epoch + 1}/3"
+        test = f", test {history.test_accuracies[epoch - 1]:.4f}" if epoch else ""
+        assert numbers == f"loss {loss:.4f}, accuracy {accuracy:.4f}{test}"
+
+
 @pytest.mark.parametrize("device", ["vulkan:no such thing", "tpu"])
 def test_unknown_device(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One message that names the device, status 1, and nothing left behind."""

@@ -14,7 +14,7 @@ from grilly_optim.cli import continual, digits, main
 from grilly_optim.cli.continual import METHODS, Method, Summary
 from grilly_optim.cli.demo import Progress
 from tests.table import assert_bits
-from tests.test_demo import Terminal
+from tests.test_demo import Frames, Terminal
 
 SILENT = Progress(total=0, quiet=True)
 
@@ -59,6 +59,27 @@ def test_same_numbers_in_every_run(method: Method) -> None:
 
 def test_methods_are_the_same_until_the_first_task_ends() -> None:
     assert len({continual.train(m, 100, "numpy", 1, SILENT)[0, 0] for m in METHODS}) == 1
+
+
+def test_bar_shows_the_mean_loss_of_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, int]] = []
+    real = continual.mlp.loss_and_gradients
+
+    def watched(parameters: Any, inputs: Any, labels: Any, gradients: Any) -> Any:
+        result = real(parameters, inputs, labels, gradients)
+        seen.append((result[0], len(labels)))
+        return result
+
+    monkeypatch.setattr(continual.mlp, "loss_and_gradients", watched)
+    frames = Frames()
+    continual.train(METHODS[0], 100, "numpy", 2, frames)
+    for t, task in enumerate(continual.split(digits.load_data(100))):
+        images = len(task.train_images)
+        for _ in range(2):
+            batches_of_epoch = [seen.pop(0) for _ in range(-(-images // continual.BATCH))]
+            mean = sum(loss * count for loss, count in batches_of_epoch) / images
+            assert frames.shown.pop(0) == (f"fine-tuning, seed 100, task {t + 1}/5", f"loss {mean:.2g}")
+    assert (frames.shown, seen) == ([], [])
 
 
 def test_summary_of_a_small_case() -> None:

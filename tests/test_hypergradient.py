@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import grilly_optim
-from tests.hyper_references import Hypergradient
+from grilly_optim.benchmarks.hyper_expressions import Hypergradient
 from tests.hyper_table import HISTORIES, VARIANTS, Quadratic, Variant, assert_same, by_rule, histories, variants
 from tests.table import Array, assert_bits, draw, layouts
 
@@ -222,7 +222,7 @@ def test_the_recurrence_is_told_from_another() -> None:
     quadratic = Quadratic([(37,)], np.float64)
     ps = quadratic.parameters()
     optimizer = grilly_optim.optim.HypergradientAdamW(ps, beta_hyper=1e-4, device="numpy")
-    reference = Hypergradient(ps, beta_hyper=1.01e-4)
+    reference = Hypergradient([p.copy() for p in ps], beta_hyper=1.01e-4)
     for _ in range(5):
         gradients = quadratic.gradients(ps)
         optimizer.step(gradients=gradients)

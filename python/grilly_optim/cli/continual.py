@@ -127,13 +127,16 @@ def train(method: Method, seed: int, device: str, epochs: int, progress: Progres
         images = len(task.train_images)
         for _ in range(epochs):
             order = random.permutation(images)
+            loss_sum = 0.0
             for start in range(0, images, BATCH):
                 batch = order[start : start + BATCH]
                 loss, _ = mlp.loss_and_gradients(
                     parameters, task.train_images[batch], task.train_labels[batch], gradients
                 )
                 optimizer.step(gradients=gradients)
-            progress.advance(f"{method.name}, seed {seed}, task {t + 1}/{TASKS}", f"loss {loss:.4f}")
+                loss_sum += loss * len(batch)
+            # Two digits of a number that gets as small as 1e-8: some tasks are that easy.
+            progress.advance(f"{method.name}, seed {seed}, task {t + 1}/{TASKS}", f"loss {loss_sum / images:.2g}")
         if regularizer is not None:
             optimizer.detach(regularizer)
         consolidate(regularizer, task, parameters, shared, gradients)

@@ -90,7 +90,9 @@ def train(data: Data, initial: Sequence[Array], device: str, epochs: int, progre
             loss_sum += loss * len(batch)
             correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
             test = f", test {history.test_accuracies[-1]:.4f}" if history.test_accuracies else ""
-            progress.advance(f"epoch {epoch + 1}/{epochs}", f"loss {loss:.4f}, accuracy {correct / seen:.4f}{test}")
+            # Means of the epoch so far: a batch alone jumps about, and the last one is small.
+            numbers = f"loss {loss_sum / seen:.4f}, accuracy {correct / seen:.4f}{test}"
+            progress.advance(f"epoch {epoch + 1}/{epochs}", numbers)
 
         test_logits = mlp.forward(parameters, data.test_images)[-1]
         history.losses.append(loss_sum / images)

@@ -1,11 +1,14 @@
-"""HypergradientAdamW and AutoHypergradientAdamW as plain recurrences in float64, whole arrays at a time.
+"""HypergradientAdamW and AutoHypergradientAdamW as one writes them in NumPy, in the precision of the arrays.
 
-Written from the formulas alone and sharing nothing with the package, so that a misreading on one side shows.
+As `expressions`, rivals on float32 arrays and the reference on float64 arrays; but their steps need sums over all
+parameters, so each is an object over all of them. Written from the formulas alone and sharing nothing with the package,
+so that a misreading on one side shows.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,28 +19,49 @@ TINY = 1e-12
 
 def dot(pairs: list[tuple[Array, Array]]) -> float:
     """The sum of all products."""
-    return float(sum((a * b).sum() for a, b in pairs))
+    return float(sum(np.vdot(a, b) for a, b in pairs))
 
 
 class Parameter:
-    """One array with its moments; `d` is there only after a step in which it took part."""
+    """One array, updated in place, with its moments; `d` is there only after a step in which it took part."""
 
     def __init__(self, p: Array, ratio: float) -> None:
-        self.p = p.astype(np.float64)
+        self.p = p
         self.ratio = ratio  # of its group's lr to the first group's
         self.m = np.zeros_like(self.p)
         self.v = np.zeros_like(self.p)
         self.t = 0
         self.product = 1.0  # of all beta1 so far
         self.d: Array | None = None
-        self.wd_term: Array | None = None  # weight decay's part of the direction
         self.J: Array | None = None  # d p / d beta1 / lr of the last step
         self.E: Array | None = None
 
     def adamw(
-        self, g: Array, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, running: bool
+        self,
+        g: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        *,
+        running: bool = False,
+        with_decay: bool = False,
+        with_slope: bool = False,
     ) -> None:
-        """One step of AdamW; `running`: bias correction by the product of all beta1 rather than beta1^t."""
+        """One step of AdamW.
+
+        Args:
+            g: The gradient.
+            lr: The first group's learning rate.
+            beta1: Decay of the first moment.
+            beta2: Decay of the second.
+            eps: Added to the denominator.
+            weight_decay: Decoupled decay.
+            running: Bias correction by the product of all beta1 rather than beta1^t.
+            with_decay: Weight decay's part belongs to `d`, once it has been applied.
+            with_slope: Make J.
+        """
         lr *= self.ratio
         self.t += 1
         before, m_before = self.product, self.m
@@ -48,14 +72,25 @@ class Parameter:
         root = np.sqrt(self.v / (1 - beta2**self.t)) + eps
         m_hat = self.m / bc1
         self.d = m_hat / root
-        # The first step is m_hat = g whatever beta1 is; here rounding would leave a direction of length 1e-17.
-        self.J = np.zeros_like(g) if self.t == 1 else -(m_before - g + before * m_hat) / bc1 / root
-        self.wd_term = weight_decay * self.p
-        self.p = self.p * (1 - lr * weight_decay) - lr * self.d
+        if with_slope:
+            # The first step is m_hat = g whatever beta1 is; here rounding would leave a direction of length 1e-17.
+            self.J = np.zeros_like(g) if self.t == 1 else -(m_before - g + before * m_hat) / bc1 / root
+        change = lr * self.d
+        if with_decay:
+            self.d = self.d + weight_decay * self.p
+        self.p *= 1 - lr * weight_decay
+        self.p -= change
 
     def rest(self) -> None:
         """A step without a gradient: the next dot product knows no direction of it."""
-        self.d = self.J = self.wd_term = None
+        self.d = self.J = None
+
+
+def pair(parameters: Sequence[Parameter], gradients: Sequence[Array | None]) -> list[tuple[Parameter, Array | None]]:
+    """Each parameter with its gradient in its precision, or with None."""
+    return [
+        (x, None if g is None else g.astype(x.p.dtype, copy=False)) for x, g in zip(parameters, gradients, strict=True)
+    ]
 
 
 class Hypergradient:
@@ -63,7 +98,7 @@ class Hypergradient:
 
     def __init__(
         self,
-        ps: list[Array],
+        ps: Sequence[Array],
         lr: float = 0.001,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -83,11 +118,10 @@ class Hypergradient:
         self.lr_history = [lr]
         self.h = math.nan
 
-    def step(self, gradients: list[Array | None]) -> None:
-        pairs = []
-        for x, g in zip(self.parameters, gradients, strict=True):
-            if g is not None and x.d is not None:
-                pairs.append((g.astype(np.float64), x.d + x.wd_term if self.include_weight_decay else x.d))
+    def step(self, gradients: Sequence[Array | None]) -> None:
+        """One step."""
+        items = pair(self.parameters, gradients)
+        pairs = [(g, x.d) for x, g in items if g is not None and x.d is not None]
         if pairs:
             h = dot(pairs)
             self.h = h
@@ -99,11 +133,11 @@ class Hypergradient:
                 else:
                     self.lr = min(max(self.lr + self.beta_hyper * h, self.lr_min), self.lr_max)
                 self.lr_history.append(self.lr)
-        for x, g in zip(self.parameters, gradients, strict=True):
+        for x, g in items:
             if g is None:
                 x.rest()
             else:
-                x.adamw(g.astype(np.float64), self.lr, *self.betas, self.eps, self.weight_decay, running=False)
+                x.adamw(g, self.lr, *self.betas, self.eps, self.weight_decay, with_decay=self.include_weight_decay)
 
 
 class Auto:
@@ -111,7 +145,7 @@ class Auto:
 
     def __init__(
         self,
-        ps: list[Array],
+        ps: Sequence[Array],
         rule: str,
         lr: float = 0.001,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -151,24 +185,28 @@ class Auto:
         self.s_bar_history: list[float] = []
         self.hb = math.nan
 
-    def step(self, gradients: list[Array | None]) -> None:
-        given = [(x, g.astype(np.float64)) for x, g in zip(self.parameters, gradients, strict=True) if g is not None]
+    def step(self, gradients: Sequence[Array | None]) -> None:
+        """One step."""
+        items = pair(self.parameters, gradients)
+        given = [(x, g) for x, g in items if g is not None]
         gg = dot([(g, g) for _, g in given])
         active = self.steps >= self.warmup_steps
         if active and math.isfinite(gg) and given:
             if self.track_surprise:
                 self.surprise(given, gg)
             self.adapt(given, gg)
-        for x, g in zip(self.parameters, gradients, strict=True):
+        slope = self.corrected and self.adapt_momentum
+        for x, g in items:
             if g is None:
                 x.rest()
             else:
-                g64 = g.astype(np.float64)
-                x.adamw(g64, self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, running=self.corrected)
+                options = (self.lr, self.beta1, self.beta2, self.eps, self.weight_decay)
+                x.adamw(g, *options, running=self.corrected, with_slope=slope)
         self.gg_before = gg
         self.steps += 1
 
     def surprise(self, given: list[tuple[Parameter, Array]], gg: float) -> None:
+        """How far the gradients are from their running mean, which then takes them in."""
         first = self.V is None
         self.V = gg if self.V is None else self.gamma * self.V + (1 - self.gamma) * gg
         differences = [g if x.E is None else g - x.E for x, g in given]
@@ -182,13 +220,14 @@ class Auto:
         self.s_bar_history.append(self.S_bar)
 
     def adapt(self, given: list[tuple[Parameter, Array]], gg: float) -> None:
-        moving = [(x, g) for x, g in given if x.d is not None]
+        """The learning rate, and beta1."""
+        moving = [(g, x.d) for x, g in given if x.d is not None]
         if not moving:
             return
-        gd = dot([(g, x.d) for x, g in moving])
+        gd = dot(moving)
         g_norm = math.sqrt(gg)  # of all gradients: a parameter that did not move last time has a direction of 0
         if self.corrected:
-            h = -gd / (g_norm * math.sqrt(dot([(x.d, x.d) for x, _ in moving])) + TINY)
+            h = -gd / (g_norm * math.sqrt(dot([(d, d) for _, d in moving])) + TINY)
             self.G_lr += h * h
             self.lr *= math.exp(-self.hyper_lr * h / (math.sqrt(self.G_lr) + TINY))
         else:
@@ -201,10 +240,10 @@ class Auto:
         self.lr_history.append(self.lr)
         if self.adapt_momentum:
             if self.corrected:
-                length = math.sqrt(dot([(x.J, x.J) for x, _ in moving]))
-                self.hb = dot([(g, x.J) for x, g in moving]) / (g_norm * length + TINY)
+                slopes = [(g, x.J) for x, g in given if x.J is not None]
+                self.hb = dot(slopes) / (g_norm * math.sqrt(dot([(J, J) for _, J in slopes])) + TINY)
             else:
-                self.hb = dot([(g, x.m) for x, g in moving]) / (self.gg_before + TINY)
+                self.hb = dot([(g, x.m) for x, g in given if x.d is not None]) / (self.gg_before + TINY)
             self.G_beta += self.hb**2
             beta1 = self.beta1 - self.hyper_lr_beta * self.hb / (math.sqrt(self.G_beta) + TINY)
             self.beta1 = min(max(beta1, self.beta_min), self.beta_max)
