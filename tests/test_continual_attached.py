@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from grilly_optim.continual import EWC, SynapticIntelligence
 from grilly_optim.optim import SGD, Adam, AdamW, AutoHypergradientAdamW, Optimizer
+from tests.continual import same
 from tests.table import Array, assert_bits, draw
 
 SHAPES = [(300, 7), (5000,), (17,)]
@@ -110,3 +113,18 @@ def test_an_si_is_attached_to_one_optimizer(device: str) -> None:
         other.attach(si)
     optimizer.detach(si)
     other.attach(si)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda si: pickle.loads(pickle.dumps(si))])
+def test_a_copy_of_an_attached_si_has_its_integral_and_is_attached_to_nothing(duplicate: Any, device: str) -> None:
+    _, optimizer, qs, _ = pair(AdamW, np.float32, device)
+    si = SynapticIntelligence()
+    optimizer.attach(si)
+    optimizer.step(gradients=arrays(1, np.float32))
+    again = duplicate(si)
+    same(again.state_dict(), si.state_dict())
+    kept = again.state_dict()
+    optimizer.step(gradients=arrays(2, np.float32))
+    assert (si.state_dict()["omega"][0] != kept["omega"][0]).any()
+    same(again.state_dict(), kept)
+    again.pre_step(qs)  # which an attached one refuses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -59,7 +60,7 @@ class SynapticIntelligence(Anchored):
 
     omega is summed in the parameter's precision, as an optimizer sums it that has this attached. Memory: a, omega, and
     Omega after the first task, each like the parameters; and one copy of them between `pre_step` and `post_step`, which
-    `delta` makes unnecessary.
+    `delta` makes unnecessary. Copies and pickles are independent, and attached to no optimizer.
 
     Source: Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence", 2017.
 
@@ -241,6 +242,11 @@ class SynapticIntelligence(Anchored):
         else:
             for omega, m in zip(self._omega, more, strict=True):
                 omega += m
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What an optimizer sums up is handed over once: a copy has what there is so far, and is attached to nothing.
+        self._drain()
+        return {**copy.deepcopy({k: v for k, v in vars(self).items() if k != "_source"}), "_source": None}
 
     def state_dict(self) -> StateDict:
         """A snapshot of plain arrays, numbers, strings and containers; `load_state_dict` continues bit for bit.
