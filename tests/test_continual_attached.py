@@ -128,3 +128,27 @@ def test_a_copy_of_an_attached_si_has_its_integral_and_is_attached_to_nothing(du
     assert (si.state_dict()["omega"][0] != kept["omega"][0]).any()
     same(again.state_dict(), kept)
     again.pre_step(qs)  # which an attached one refuses
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([(7, 300), (5000,), (17,)], r"EWC is attached and now holds on to shape \(7, 300\) at 0, expected \(300, 7\)"),
+        (SHAPES[:2], "EWC is attached and now holds on to 2 parameters, expected 3"),
+        ([*SHAPES, (2,)], "EWC is attached and now holds on to 4 parameters, expected 3"),
+    ],
+)
+def test_a_penalty_that_becomes_one_of_other_parameters_is_refused(others: Any, message: str, device: str) -> None:
+    ps, optimizer, qs, twin = pair(AdamW, np.float32, device)
+    ewc = EWC()
+    optimizer.attach(ewc)
+    new = ewc.state_dict()
+    ewc.consolidate(*2 * [[np.ones(shape, np.float32) for shape in others]])
+    for call in (optimizer.step, optimizer.peek):
+        with pytest.raises(ValueError, match=message):
+            call(gradients=arrays(1, np.float32))
+        assert_same(ps, qs)
+    ewc.load_state_dict(new)
+    for o in (optimizer, twin):
+        o.step(gradients=arrays(1, np.float32))
+    assert_same(ps, qs)

@@ -288,7 +288,8 @@ class Optimizer(ABC):
         Raises:
             TypeError: A complex gradient, or options that are not numbers.
             ValueError: A gradient of another shape, an unknown name or id, a wrong count, or an option out of range;
-                both `max_norm` and `clip_value`, or one below 0.
+                both `max_norm` and `clip_value`, or one below 0; an attached penalty that is now one of other
+                parameters.
             DeviceLost: The device failed; build the optimizer anew.
 
             After any of the first two, nothing has changed.
