@@ -152,3 +152,22 @@ def test_a_penalty_that_becomes_one_of_other_parameters_is_refused(others: Any, 
     for o in (optimizer, twin):
         o.step(gradients=arrays(1, np.float32))
     assert_same(ps, qs)
+
+
+@pytest.mark.parametrize(
+    "others", [[], [np.ones((3, 2))], [np.ones((2, 3), np.float32)]], ids=["none", "another shape", "another precision"]
+)
+def test_a_state_of_other_parameters_is_not_loaded_into_an_attached_si(others: list[Array], device: str) -> None:
+    w, si, other = np.ones((2, 3)), SynapticIntelligence(), SynapticIntelligence(0.5)
+    optimizer = SGD([w], lr=0.1, device=device)
+    optimizer.attach(si)
+    optimizer.step(gradients=[np.ones((2, 3))])
+    if others:
+        other.post_step(others, others, delta=others)
+    with pytest.raises(ValueError, match="state_dict has other parameters than the optimizer"):
+        si.load_state_dict(other.state_dict())
+    assert si.epsilon == 1e-3
+    si.consolidate([w])
+    assert si.penalty([w + 1]) > 0
+    optimizer.detach(si)
+    si.load_state_dict(other.state_dict())

@@ -267,7 +267,8 @@ class SynapticIntelligence(Anchored):
 
         Raises:
             TypeError: Not a state dict of this class.
-            ValueError: Values that it cannot have.
+            ValueError: Values that it cannot have; other parameters than those of an optimizer that this is attached
+                to.
         """
         require_keys(state_dict, ["epsilon", "anchors", "before", "omega", "weights"], "SynapticIntelligence")
         other = SynapticIntelligence(state_dict["epsilon"])
@@ -279,9 +280,19 @@ class SynapticIntelligence(Anchored):
             for weight in other._weights or []:
                 require_not_negative(weight, "'weights' of state_dict")
         if self._source is not None:
+            self._require_same(other._anchors or [])
             self._source.take()  # the way to the state that is given up
         other._version, other._source = self._version + 1, self._source
         vars(self).update(vars(other))
+
+    def _require_same(self, anchors: list[Array]) -> None:
+        """Refuse a state of other parameters than those of the optimizer that this is attached to."""
+        found, expected = ([(a.shape, a.dtype.name) for a in arrays] for arrays in (anchors, self._anchors or []))
+        if found != expected:
+            raise ValueError(
+                "state_dict has other parameters than the optimizer that this SynapticIntelligence is attached to: "
+                f"{found or 'none'} and not {expected}; detach it there first"
+            )
 
 
 def _like(arrays: list[Array], others: list[Array | None], what: str, layout: Layout) -> list[Array | None]:
