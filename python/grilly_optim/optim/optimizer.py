@@ -448,7 +448,8 @@ class Optimizer(ABC):
                 attached.rehearse(trials)
             if not host.run([t.plan for t in trials], (items,), rows, index, False, self._numbers(after)):
                 raise RuntimeError(REFUSED)
-            return [np.asarray(new - p) for new, p in zip(arrays, self._plans.parameters, strict=True)]
+            with np.errstate(all="ignore"):  # what is not finite goes through, as in a step
+                return [np.asarray(new - p) for new, p in zip(arrays, self._plans.parameters, strict=True)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""
