@@ -171,3 +171,14 @@ def test_a_state_of_other_parameters_is_not_loaded_into_an_attached_si(others: l
     assert si.penalty([w + 1]) > 0
     optimizer.detach(si)
     si.load_state_dict(other.state_dict())
+
+
+def test_a_step_that_was_begun_by_hand_ends_with_attaching() -> None:
+    w, si = np.ones(3), SynapticIntelligence()
+    optimizer = SGD([w], lr=0.1, device="numpy")
+    si.pre_step(w)
+    optimizer.attach(si)
+    optimizer.step(gradients=[np.ones(3)])
+    optimizer.detach(si)
+    with pytest.raises(ValueError, match="post_step needs a pre_step"):
+        si.post_step(w, np.ones(3))  # it would count the optimizer's step again
