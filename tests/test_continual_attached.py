@@ -173,11 +173,15 @@ def test_a_state_of_other_parameters_is_not_loaded_into_an_attached_si(others: l
     si.load_state_dict(other.state_dict())
 
 
-def test_a_step_that_was_begun_by_hand_ends_with_attaching() -> None:
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_step_that_was_begun_by_hand_ends_with_attaching(loaded: bool) -> None:
     w, si = np.ones(3), SynapticIntelligence()
     optimizer = SGD([w], lr=0.1, device="numpy")
     si.pre_step(w)
+    begun = si.state_dict()
     optimizer.attach(si)
+    if loaded:
+        si.load_state_dict(begun)
     optimizer.step(gradients=[np.ones(3)])
     optimizer.detach(si)
     with pytest.raises(ValueError, match="post_step needs a pre_step"):

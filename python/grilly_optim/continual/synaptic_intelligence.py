@@ -281,6 +281,7 @@ class SynapticIntelligence(Anchored):
                 require_not_negative(weight, "'weights' of state_dict")
         if self._source is not None:
             self._require_same(other._anchors or [])
+            other._before = None  # as in _attach
             self._source.take()  # the way to the state that is given up
         other._version, other._source = self._version + 1, self._source
         vars(self).update(vars(other))
