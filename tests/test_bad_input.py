@@ -167,6 +167,36 @@ def test_options_set_to_bad_values_between_steps(option: str, value: Any, device
     assert optimizer.state_dict()["state"][0]["step"] == 2
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda groups: groups.append({**groups[0], "params": [np.zeros(2)]}), "param_groups has 3 groups, and this"),
+        (
+            lambda groups: groups.append({"params": [np.zeros(2)]}),
+            "param_groups has 3 groups, and this optimizer has 2",
+        ),
+        (lambda groups: groups.pop(), "param_groups has 1 groups, and this optimizer has 2: a group comes with"),
+        (lambda groups: groups[1].pop("eps"), "group 1 must have the option 'eps', and it is gone"),
+    ],
+    ids=["a group", "a bare group", "a group less", "an option less"],
+)
+def test_groups_changed_behind_the_optimizers_back(change: Callable[[Any], Any], message: str, device: str) -> None:
+    ps = [draw(3), draw(4)]
+    optimizer = AdamW([{"params": [p]} for p in ps], device=device)
+    gradients = [p.copy() for p in ps]
+    optimizer.step(gradients=gradients)
+    kept, groups = [p.copy() for p in ps], [dict(g) for g in optimizer.param_groups]
+    change(optimizer.param_groups)
+    for call in (lambda: optimizer.step(gradients=gradients), lambda: optimizer.peek(gradients), optimizer.state_dict):
+        with pytest.raises(ValueError, match=message):
+            call()
+    for p, k in zip(ps, kept, strict=True):
+        assert_bits(p, k)
+    optimizer.param_groups[:] = groups
+    optimizer.step(gradients=gradients)
+    assert optimizer.state_dict()["state"][0]["step"] == 2
+
+
 def test_a_parameter_made_read_only_between_steps(device: str) -> None:
     optimizer, ps = optimizer_with_state(device)
     before, state = [p.copy() for p in ps], optimizer.state_dict()

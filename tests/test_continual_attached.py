@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from grilly_optim.continual import EWC, SynapticIntelligence
 from grilly_optim.optim import SGD, Adam, AdamW, AutoHypergradientAdamW, Optimizer
+from tests.continual import same
 from tests.table import Array, assert_bits, draw
 
 SHAPES = [(300, 7), (5000,), (17,)]
@@ -110,3 +113,76 @@ def test_an_si_is_attached_to_one_optimizer(device: str) -> None:
         other.attach(si)
     optimizer.detach(si)
     other.attach(si)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda si: pickle.loads(pickle.dumps(si))])
+def test_a_copy_of_an_attached_si_has_its_integral_and_is_attached_to_nothing(duplicate: Any, device: str) -> None:
+    _, optimizer, qs, _ = pair(AdamW, np.float32, device)
+    si = SynapticIntelligence()
+    optimizer.attach(si)
+    optimizer.step(gradients=arrays(1, np.float32))
+    again = duplicate(si)
+    same(again.state_dict(), si.state_dict())
+    kept = again.state_dict()
+    optimizer.step(gradients=arrays(2, np.float32))
+    assert (si.state_dict()["omega"][0] != kept["omega"][0]).any()
+    same(again.state_dict(), kept)
+    again.pre_step(qs)  # which an attached one refuses
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([(7, 300), (5000,), (17,)], r"EWC is attached and now holds on to shape \(7, 300\) at 0, expected \(300, 7\)"),
+        (SHAPES[:2], "EWC is attached and now holds on to 2 parameters, expected 3"),
+        ([*SHAPES, (2,)], "EWC is attached and now holds on to 4 parameters, expected 3"),
+    ],
+)
+def test_a_penalty_that_becomes_one_of_other_parameters_is_refused(others: Any, message: str, device: str) -> None:
+    ps, optimizer, qs, twin = pair(AdamW, np.float32, device)
+    ewc = EWC()
+    optimizer.attach(ewc)
+    new = ewc.state_dict()
+    ewc.consolidate(*2 * [[np.ones(shape, np.float32) for shape in others]])
+    for call in (optimizer.step, optimizer.peek):
+        with pytest.raises(ValueError, match=message):
+            call(gradients=arrays(1, np.float32))
+        assert_same(ps, qs)
+    ewc.load_state_dict(new)
+    for o in (optimizer, twin):
+        o.step(gradients=arrays(1, np.float32))
+    assert_same(ps, qs)
+
+
+@pytest.mark.parametrize(
+    "others", [[], [np.ones((3, 2))], [np.ones((2, 3), np.float32)]], ids=["none", "another shape", "another precision"]
+)
+def test_a_state_of_other_parameters_is_not_loaded_into_an_attached_si(others: list[Array], device: str) -> None:
+    w, si, other = np.ones((2, 3)), SynapticIntelligence(), SynapticIntelligence(0.5)
+    optimizer = SGD([w], lr=0.1, device=device)
+    optimizer.attach(si)
+    optimizer.step(gradients=[np.ones((2, 3))])
+    if others:
+        other.post_step(others, others, delta=others)
+    with pytest.raises(ValueError, match="state_dict has other parameters than the optimizer"):
+        si.load_state_dict(other.state_dict())
+    assert si.epsilon == 1e-3
+    si.consolidate([w])
+    assert si.penalty([w + 1]) > 0
+    optimizer.detach(si)
+    si.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_step_that_was_begun_by_hand_ends_with_attaching(loaded: bool) -> None:
+    w, si = np.ones(3), SynapticIntelligence()
+    optimizer = SGD([w], lr=0.1, device="numpy")
+    si.pre_step(w)
+    begun = si.state_dict()
+    optimizer.attach(si)
+    if loaded:
+        si.load_state_dict(begun)
+    optimizer.step(gradients=[np.ones(3)])
+    optimizer.detach(si)
+    with pytest.raises(ValueError, match="post_step needs a pre_step"):
+        si.post_step(w, np.ones(3))  # it would count the optimizer's step again

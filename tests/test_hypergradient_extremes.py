@@ -60,6 +60,32 @@ def test_adaptation_goes_on_once_the_gradient_that_was_not_finite_is_out_of_the_
     assert len(optimizer.lr_history) == count + expected
 
 
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("rule", ["doc", "corrected"])
+def test_watching_for_surprise_changes_nothing_not_even_after_a_gradient_whose_square_is_infinite(
+    rule: str, momentum: bool, device: str
+) -> None:
+    options: dict[str, Any] = {"rule": rule, "adapt_momentum": momentum, "hyper_lr_beta": 0.1, "warmup_steps": 2}
+    ps = [np.linspace(-1, 1, 300, dtype=np.float32) for _ in range(2)]
+    optimizers = [
+        AutoHypergradientAdamW([p], **options, track_surprise=track, device=device)
+        for p, track in zip(ps, (False, True), strict=True)
+    ]
+    for step in range(12):
+        for p, optimizer in zip(ps, optimizers, strict=True):
+            gradient = 2 * p
+            if step == 5:
+                gradient[[7, 299]] = 1e25, -1e25
+            optimizer.step(gradients=[gradient])
+    plain, watching = optimizers
+    assert_bits(*ps)
+    assert plain.lr_history == watching.lr_history
+    assert plain.beta1_history == watching.beta1_history
+    assert len(plain.lr_history) == (10 if rule == "corrected" else 9)  # "doc" also needs the last gradient's square
+    assert len(watching.surprise_history) == 9
+    assert np.isfinite(watching.state_dict()["state"][0]["mean_grad"]).all()
+
+
 @variants
 @pytest.mark.parametrize("eps", [1e-8, 0.0])
 def test_gradients_of_zero_for_ever(variant: Variant, eps: float, device: str) -> None:

@@ -102,18 +102,6 @@ def test_a_rate_that_has_just_been_written_is_in_the_snapshot(variant: Variant, 
     assert second / first == pytest.approx(0.5 / optimizer.lr_history[-2], rel=1e-12)
 
 
-class Interrupting:
-    """A device whose user presses Ctrl-C at the end of the next run, or before it."""
-
-    def __init__(self, device: Any, after: bool) -> None:
-        self.device, self.after = device, after
-
-    def run(self, *args: Any) -> None:
-        if self.after:
-            self.device.run(*args)
-        raise KeyboardInterrupt
-
-
 def _interrupt_at(line: int, functions: tuple[str, ...]) -> Callable[..., Any]:
     """A trace function that raises at one line of all that these functions run."""
     seen = 0
@@ -127,6 +115,18 @@ def _interrupt_at(line: int, functions: tuple[str, ...]) -> Callable[..., Any]:
         return local
 
     return lambda frame, event, argument: local if frame.f_code.co_name in functions else None
+
+
+class Interrupting:
+    """A device whose user presses Ctrl-C at the end of the next run, or before it."""
+
+    def __init__(self, device: Any, after: bool) -> None:
+        self.device, self.after = device, after
+
+    def run(self, *args: Any) -> None:
+        if self.after:
+            self.device.run(*args)
+        raise KeyboardInterrupt
 
 
 @everything

@@ -49,6 +49,15 @@ def test_the_plain_change_looks_at_nothing_but_the_gradient(row: Row, device: st
         assert_bits(np.asarray(g), np.asarray(k))
 
 
+def test_what_is_not_finite_goes_through_without_a_warning(device: str) -> None:
+    w = np.array([math.inf, 3e38, 1.0], np.float32)
+    optimizer = AdamW([w], lr=0.5, device=device)
+    gradients = [np.array([1.0, -math.inf, 3e38], np.float32)]
+    np.testing.assert_array_equal(np.isnan(optimizer.peek(gradients)[0]), [True, True, False])
+    plain = calc_delta_theta(optimizer, gradients, use_sgd_change=True, lr=10.0)
+    assert_bits(plain[0], np.array([-10.0, math.inf, -math.inf], np.float32))
+
+
 def test_gradients_come_in_every_form(device: str) -> None:
     w = Parameter(np.ones(3))
     optimizer = SGD({"w": w}, lr=0.5, device=device)

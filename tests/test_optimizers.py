@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,28 @@ def test_options_of_any_real_type_count_as_doubles(device: str) -> None:
     AdamW([p], **half, device=device).step(gradients=[g])  # type: ignore[arg-type]  # the types under test
     AdamW([q], **same, device=device).step(gradients=[g])
     assert_bits(p, q)
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["contiguous", "strided"])
+def test_an_optimizer_that_goes_gives_its_memory_back_at_once(step: int, device: str) -> None:
+    w = np.zeros(3000, np.float32)[::step]
+
+    def stepped() -> AdamW:
+        optimizer = AdamW([w], device=device)
+        optimizer.step(gradients=[np.ones_like(w)])
+        return optimizer
+
+    stepped()  # what the device keeps for all is there after it
+    gc.collect()
+    gc.disable()
+    try:
+        before = grilly_optim.counters()["bytes_allocated"]
+        optimizer = stepped()
+        assert grilly_optim.counters()["bytes_allocated"] > before
+        del optimizer
+        assert grilly_optim.counters()["bytes_allocated"] == before
+    finally:
+        gc.enable()
 
 
 def test_a_parameter_that_was_resized_is_refused(device: str) -> None:

@@ -21,8 +21,10 @@ SUMS AutoAdamwMomentumSurpriseSums auto_adamw_momentum_surprise_sums(AutoAdamwMo
   float d = h.fresh > 0 ? s.d : 0;
   float gm = h.fresh > 0 ? g * s.m : 0;
   float away = g - s.e;
-  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
-  return AutoAdamwMomentumSurpriseSums(g * d, g * g, d * d, gm, away * away, e);
+  float ee = away * away;
+  float moved = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
+  float e = ee - ee == 0 ? moved : s.e;  // what is not finite would stay in it
+  return AutoAdamwMomentumSurpriseSums(g * d, g * g, d * d, gm, ee, e);
 }
 
 RULE AutoAdamwMomentumSurpriseState auto_adamw_momentum_surprise(AutoAdamwMomentumSurpriseState s, float g,

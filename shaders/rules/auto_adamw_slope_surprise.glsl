@@ -21,8 +21,10 @@ SUMS AutoAdamwSlopeSurpriseSums auto_adamw_slope_surprise_sums(AutoAdamwSlopeSur
   float d = h.fresh > 0 ? s.d : 0;
   float j = h.fresh > 0 ? s.j : 0;
   float away = g - s.e;
-  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
-  return AutoAdamwSlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, away * away, e);
+  float ee = away * away;
+  float moved = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
+  float e = ee - ee == 0 ? moved : s.e;  // what is not finite would stay in it
+  return AutoAdamwSlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, ee, e);
 }
 
 RULE AutoAdamwSlopeSurpriseState auto_adamw_slope_surprise(AutoAdamwSlopeSurpriseState s, float g,

@@ -19,8 +19,10 @@ CONTROLLED_BY(auto_adamw)
 SUMS AutoAdamwSurpriseSums auto_adamw_surprise_sums(AutoAdamwSurpriseState s, float g, AutoAdamwSurpriseScalars h) {
   float d = h.fresh > 0 ? s.d : 0;
   float away = g - s.e;
-  float e = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
-  return AutoAdamwSurpriseSums(g * d, g * g, d * d, away * away, e);
+  float ee = away * away;
+  float moved = h.add > 0 ? h.keep * s.e + h.add * g : s.e;
+  float e = ee - ee == 0 ? moved : s.e;  // what is not finite would stay in it
+  return AutoAdamwSurpriseSums(g * d, g * g, d * d, ee, e);
 }
 
 RULE AutoAdamwSurpriseState auto_adamw_surprise(AutoAdamwSurpriseState s, float g, AutoAdamwSurpriseScalars h) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -59,7 +60,7 @@ class SynapticIntelligence(Anchored):
 
     omega is summed in the parameter's precision, as an optimizer sums it that has this attached. Memory: a, omega, and
     Omega after the first task, each like the parameters; and one copy of them between `pre_step` and `post_step`, which
-    `delta` makes unnecessary.
+    `delta` makes unnecessary. Copies and pickles are independent, and attached to no optimizer.
 
     Source: Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence", 2017.
 
@@ -242,6 +243,11 @@ class SynapticIntelligence(Anchored):
             for omega, m in zip(self._omega, more, strict=True):
                 omega += m
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What an optimizer sums up is handed over once: a copy has what there is so far, and is attached to nothing.
+        self._drain()
+        return {**copy.deepcopy({k: v for k, v in vars(self).items() if k != "_source"}), "_source": None}
+
     def state_dict(self) -> StateDict:
         """A snapshot of plain arrays, numbers, strings and containers; `load_state_dict` continues bit for bit.
 
@@ -261,7 +267,8 @@ class SynapticIntelligence(Anchored):
 
         Raises:
             TypeError: Not a state dict of this class.
-            ValueError: Values that it cannot have.
+            ValueError: Values that it cannot have; other parameters than those of an optimizer that this is attached
+                to.
         """
         require_keys(state_dict, ["epsilon", "anchors", "before", "omega", "weights"], "SynapticIntelligence")
         other = SynapticIntelligence(state_dict["epsilon"])
@@ -273,9 +280,20 @@ class SynapticIntelligence(Anchored):
             for weight in other._weights or []:
                 require_not_negative(weight, "'weights' of state_dict")
         if self._source is not None:
+            self._require_same(other._anchors or [])
+            other._before = None  # as in _attach
             self._source.take()  # the way to the state that is given up
         other._version, other._source = self._version + 1, self._source
         vars(self).update(vars(other))
+
+    def _require_same(self, anchors: list[Array]) -> None:
+        """Refuse a state of other parameters than those of the optimizer that this is attached to."""
+        found, expected = ([(a.shape, a.dtype.name) for a in arrays] for arrays in (anchors, self._anchors or []))
+        if found != expected:
+            raise ValueError(
+                "state_dict has other parameters than the optimizer that this SynapticIntelligence is attached to: "
+                f"{found or 'none'} and not {expected}; detach it there first"
+            )
 
 
 def _like(arrays: list[Array], others: list[Array | None], what: str, layout: Layout) -> list[Array | None]:

@@ -99,6 +99,8 @@ class Attached:
 
     def _write(self, launches: Sequence[Launch]) -> None:
         quadratic = self.method._quadratic()
+        if quadratic is not None:
+            self._require_fit([w.shape for w in quadratic[0]], launches)
         of = {member: at for at, member in enumerate(self.members)}
         for launch in launches:
             for k, i in enumerate(launch.members):
@@ -106,6 +108,22 @@ class Attached:
                     for n, field in enumerate(("weight", "anchor")):
                         nothing = np.zeros_like(launch.direct[k])
                         launch.write_state(field, k, nothing if quadratic is None else quadratic[n][of[i]])
+
+    def _require_fit(self, found: list[tuple[int, ...]], launches: Sequence[Launch]) -> None:
+        """Refuse a penalty that has become one of other parameters since it was attached."""
+        shapes = {i: d.shape for launch in launches for i, d in zip(launch.members, launch.direct, strict=True)}
+        expected = [shapes[i] for i in self.members]
+        if found != expected:
+            at = next((k for k, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)
+            what, rather = (
+                (f"{len(found)} parameters", str(len(expected)))
+                if at is None
+                else (f"shape {found[at]} at {at}", str(expected[at]))
+            )
+            raise ValueError(
+                f"{type(self.method).__name__} is attached and now holds on to {what}, expected {rather}: detach it, "
+                "or let it consolidate the parameters that it is attached to"
+            )
 
 
 class PathIntegral:

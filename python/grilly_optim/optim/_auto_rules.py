@@ -179,8 +179,12 @@ def _fresh(x: Array, h: AutoScalars) -> Array:
     return x if h.fresh > 0 else np.zeros_like(x)
 
 
-def _mean(s: Any, g: Array, h: AutoScalars) -> Array:
-    return np.asarray(h.keep * s.e + h.add * g if h.add > 0 else s.e)
+def _surprise(s: Any, g: Array, h: AutoScalars) -> tuple[Array, Array]:
+    """The squared distance from the mean gradient, and the mean moved on."""
+    away = g - s.e
+    ee = away * away
+    moved = h.keep * s.e + h.add * g if h.add > 0 else s.e
+    return ee, np.where(ee - ee == 0, moved, s.e)
 
 
 def auto_adamw_sums(s: AutoState, g: Array, h: AutoScalars) -> AutoSums:
@@ -211,8 +215,8 @@ def auto_adamw_momentum(s: AutoState, g: Array, h: AutoScalars) -> AutoState:
 
 def auto_adamw_surprise_sums(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseSums:
     """The first pass of shaders/rules/auto_adamw_surprise.glsl."""
-    d, away = _fresh(s.d, h), g - s.e
-    return SurpriseSums(g * d, g * g, d * d, away * away, _mean(s, g, h))
+    d = _fresh(s.d, h)
+    return SurpriseSums(g * d, g * g, d * d, *_surprise(s, g, h))
 
 
 def auto_adamw_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseState:
@@ -222,8 +226,8 @@ def auto_adamw_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseS
 
 def auto_adamw_momentum_surprise_sums(s: SurpriseState, g: Array, h: AutoScalars) -> MomentumSurpriseSums:
     """The first pass of shaders/rules/auto_adamw_momentum_surprise.glsl."""
-    d, away = _fresh(s.d, h), g - s.e
-    return MomentumSurpriseSums(g * d, g * g, d * d, _fresh(g * s.m, h), away * away, _mean(s, g, h))
+    d = _fresh(s.d, h)
+    return MomentumSurpriseSums(g * d, g * g, d * d, _fresh(g * s.m, h), *_surprise(s, g, h))
 
 
 def auto_adamw_momentum_surprise(s: SurpriseState, g: Array, h: AutoScalars) -> SurpriseState:
@@ -249,8 +253,8 @@ def auto_adamw_slope(s: Any, g: Array, h: AutoScalars) -> SlopeState:
 
 def auto_adamw_slope_surprise_sums(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseSums:
     """The first pass of shaders/rules/auto_adamw_slope_surprise.glsl."""
-    d, j, away = _fresh(s.d, h), _fresh(s.j, h), g - s.e
-    return SlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, away * away, _mean(s, g, h))
+    d, j = _fresh(s.d, h), _fresh(s.j, h)
+    return SlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, *_surprise(s, g, h))
 
 
 def auto_adamw_slope_surprise(s: SlopeSurpriseState, g: Array, h: AutoScalars) -> SlopeSurpriseState:

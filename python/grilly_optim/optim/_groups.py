@@ -107,8 +107,9 @@ class Groups(Recipe):
         try:
             if list(map(self._watched, self.param_groups)) == self._seen:
                 return
-        except ValueError:
-            pass  # an array, which does not compare to one truth
+        except (ValueError, KeyError):
+            pass  # an array, which does not compare to one truth; or an option that is gone
+        self._require_groups()
         options = [take_options(self.OPTIONS, group, k) for k, group in enumerate(self.param_groups)]
         rules = [(self._rule(old), self._rule(new)) for old, new in zip(self._options, options, strict=True)]
         for k, (old, new) in enumerate(rules):
@@ -118,6 +119,18 @@ class Groups(Recipe):
             self._rebuild(self.param_groups, self._pasts)
         self._use(options)
         self._remember()
+
+    def _require_groups(self) -> None:
+        """Refuse groups that were put in, or taken out, behind the optimizer's back, and options that are gone."""
+        if len(self.param_groups) != len(self._options):
+            raise ValueError(
+                f"param_groups has {len(self.param_groups)} groups, and this optimizer has {len(self._options)}: "
+                "a group comes with add_param_group, and none can be taken away"
+            )
+        for k, group in enumerate(self.param_groups):
+            gone = [name for name in self.OPTIONS if name not in group]
+            if gone:
+                raise ValueError(f"group {k} must have the option {gone[0]!r}, and it is gone")
 
     def _remember(self) -> None:
         """What the groups say now has been looked at."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +84,9 @@ class Plans:
         ]
         self._engine_plans = [launch.plan for launch in self.launches]
         self._indirect = [launch for launch in self.launches if launch.copied]
-        # Runs all plans: the device's `run`, but for its first argument.
-        self.run: Callable[..., bool] = self._run_copied if self._indirect else partial(backend.run, self._engine_plans)
+        if not self._indirect:
+            # Instead of the method, which is a call more. A method kept here would keep its owner alive, state and all.
+            vars(self)["run"] = partial(backend.run, self._engine_plans)
         written = [d for launch in self.launches for d in launch.direct]
         for launch in self.launches:
             launch.plan.guard(written)
@@ -136,8 +137,8 @@ class Plans:
             result.append((list(at), index))
         return result
 
-    def _run_copied(self, inputs: tuple[list[Any]], rows: Sequence[Rows], *arguments: Any) -> bool:
-        """The device's `run`, and the parameters that it works on in a copy."""
+    def run(self, inputs: tuple[list[Any]], rows: Sequence[Rows], *arguments: Any) -> bool:
+        """The device's `run` of all plans, and the parameters that it works on in a copy."""
         mine = list(inputs[0])  # the caller's list may change while the step runs
         copied = [pair for launch in self._indirect for pair in launch.copy_in(self.who, mine)]
         try:

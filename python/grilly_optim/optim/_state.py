@@ -21,6 +21,7 @@ StateDict = dict[str, Any]
 
 def snapshot(optimizer: Optimizer) -> StateDict:
     """Everything that a bit-exact resume needs, copied."""
+    optimizer._require_groups()
     pasts = _past.unpacked(optimizer._pasts, optimizer._plans.sizes)
     state: dict[int, dict[str, Any]] = {i: _past.to_dict(past) for i, past in enumerate(pasts)}
     for launch in optimizer._plans.launches:

@@ -82,10 +82,10 @@ class AutoHypergradientAdamW(Hypergradient):
         OutOfDeviceMemory: The device has no room for the state.
 
     Gradients that are infinite or NaN adapt nothing, nor do float32 gradients beyond about 1e18, whose squares are; E
-    follows them all the same. A parameter without a gradient keeps its moments, and its last direction, m' and J count
-    as 0 in the next step. State takes 12 bytes per float32 element; 4 more with `track_surprise`, and 4 more with
-    `adapt_momentum` in "corrected". The theory behind these rules is for deterministic convex functions; here gradients
-    are stochastic and a step late.
+    stays where it is at these elements. A parameter without a gradient keeps its moments, and its last direction, m'
+    and J count as 0 in the next step. State takes 12 bytes per float32 element; 4 more with `track_surprise`, and 4
+    more with `adapt_momentum` in "corrected". The theory behind these rules is for deterministic convex functions; here
+    gradients are stochastic and a step late.
 
     Source: "Provable and practical online learning rate adaptation with hypergradient descent", arXiv 2502.11229;
     Baydin et al., "Online learning rate adaptation with hypergradient descent", 2018; the surprise is grilly's.

@@ -59,4 +59,5 @@ def calc_delta_theta(
     with optimizer._turns:
         items = optimizer._plans.conform(gradients)
         pairs = zip(optimizer._plans.parameters, items, strict=True)
-        return [np.zeros(p.shape, p.dtype) if g is None else np.asarray(p.dtype.type(-rate) * g) for p, g in pairs]
+        with np.errstate(all="ignore"):  # what is not finite goes through, as in a step
+            return [np.zeros(p.shape, p.dtype) if g is None else np.asarray(p.dtype.type(-rate) * g) for p, g in pairs]

@@ -63,7 +63,8 @@ class Optimizer(Attaching):
         Raises:
             TypeError: A complex gradient, or options that are not numbers.
             ValueError: A gradient of another shape, an unknown name or id, a wrong count, or an option out of range;
-                both `max_norm` and `clip_value`, or one below 0.
+                both `max_norm` and `clip_value`, or one below 0; an attached penalty that is now one of other
+                parameters.
             DeviceLost: The device failed; build the optimizer anew.
 
             After any of the first two, nothing has changed.
@@ -189,7 +190,8 @@ class Optimizer(Attaching):
                 attached.rehearse(trials)
             if not host.run([t.plan for t in trials], (items,), rows, index, False, self._numbers(after)):
                 raise RuntimeError(REFUSED)
-            return [np.asarray(new - p) for new, p in zip(arrays, self._plans.parameters, strict=True)]
+            with np.errstate(all="ignore"):  # what is not finite goes through, as in a step
+                return [np.asarray(new - p) for new, p in zip(arrays, self._plans.parameters, strict=True)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""

@@ -57,7 +57,8 @@ class OneCycleLR(LRScheduler):
         steps_per_epoch: See `total_steps`.
         pct_start: The share of the steps that goes up, in [0, 1].
         anneal_strategy: "cos" or "linear".
-        cycle_momentum: Whether to write momentum: ``betas[0]`` of groups with ``"betas"``, else ``"momentum"``.
+        cycle_momentum: Whether to write momentum: ``betas[0]`` of groups with ``"betas"``, else ``"momentum"``. `SGD`
+            and `RMSprop` must have been built with one then: they refuse to take one up between steps.
         base_momentum: The least momentum, in [0, 1); or a list with one for each group.
         max_momentum: The largest momentum, in [0, 1); or a list with one for each group.
         div_factor: Above 0.
