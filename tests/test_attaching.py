@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import grilly_optim
+from grilly_optim.optim import AdamW
 from tests.attached import Path, Penalty, against_hand, both
 from tests.table import Array, assert_bits, draw
 
@@ -52,6 +53,25 @@ def test_detaching_leaves_the_rest_as_it_is(device: str) -> None:
     for method in (penalty, path):
         with pytest.raises(ValueError, match=f"{type(method).__name__} is not attached to this optimizer"):
             optimizer.detach(method)
+
+
+def test_methods_against_forgetting_are_for_losses(device: str) -> None:
+    """Also when a group begins to maximize later; a method for the other group is none of its business."""
+    ps = [np.ones(3), np.ones(2)]
+    optimizer = AdamW([{"params": ps[:1], "maximize": True}, {"params": ps[1:]}], device=device)
+    penalty = Penalty.like(ps[1:], np.random.default_rng(2))
+    with pytest.raises(ValueError, match="Path is for losses, which are minimized, and group 0 has maximize=True"):
+        optimizer.attach(Path())
+    optimizer.attach(penalty, params=ps[1:])
+    optimizer.step(gradients=[np.ones(3), np.ones(2)])
+    optimizer.param_groups[1]["maximize"] = True
+    before = [p.copy() for p in ps]
+    with pytest.raises(ValueError, match="Penalty is for losses, which are minimized, and group 1 has maximize=True"):
+        optimizer.step(gradients=[np.ones(3), np.ones(2)])
+    for p, b in zip(ps, before, strict=True):
+        assert_bits(p, b)
+    optimizer.detach(penalty)
+    optimizer.step(gradients=[np.ones(3), np.ones(2)])
 
 
 def test_two_that_need_the_same_place_are_refused(device: str) -> None:

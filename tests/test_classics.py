@@ -12,7 +12,7 @@ import pytest
 
 from grilly_optim.benchmarks import expressions
 from grilly_optim.benchmarks.expressions import Expression, Memory
-from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, Lion, NAdam, Optimizer, RAdam, RMSprop
+from grilly_optim.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RAdam, RMSprop
 from tests.table import assert_bits, draw
 
 
@@ -153,6 +153,32 @@ def test_options_may_change_between_steps(
 
 
 @pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (SGD, {"momentum": 0.9}),
+        (RMSprop, {"centered": True, "momentum": 0.5}),
+        (Adam, {"amsgrad": True}),
+        (AdamW, {"amsgrad": True, "weight_decay": 0.0}),
+    ],
+)
+def test_what_decides_the_state_may_change_until_the_first_step(
+    make: Callable[..., Optimizer], change: Any, device: str
+) -> None:
+    """Of one group, too, while another has made steps."""
+    (p, q), (r, s) = ([np.ones(9), np.ones(9)] for _ in range(2))
+    optimizer = make([{"params": [p]}, {"params": [q]}], lr=0.1, device=device)
+    other = make([{"params": [r]}, {"params": [s], **change}], lr=0.1, device=device)
+    for o in (optimizer, other):
+        o.step(gradients=[np.ones(9), None])
+    optimizer.param_groups[1].update(change)
+    for _ in range(3):
+        for o in (optimizer, other):
+            o.step(gradients=[np.ones(9), np.ones(9)])
+    assert_bits(p, r)
+    assert_bits(q, s)
+
+
+@pytest.mark.parametrize(
     ("make", "options", "change", "message"),
     [
         (SGD, {}, {"momentum": 0.9}, r"momentum of group 0 is 0\.0 and cannot be changed to 0\.9"),
@@ -170,6 +196,8 @@ def test_changes_that_are_refused_change_nothing(
 ) -> None:
     p, q = np.ones(9), np.ones(9)
     optimizer, other = make([p], **options, device=device), make([q], **options, device=device)
+    for o in (optimizer, other):
+        o.step(gradients=[np.ones(9)])
     kept = {name: optimizer.param_groups[0][name] for name in change}
     optimizer.param_groups[0].update(change)
     with pytest.raises(ValueError, match=message):

@@ -167,3 +167,29 @@ def test_hooks_run_around_the_step_and_may_replace_its_arguments(device: str) ->
     post.remove()
     optimizer.step(gradients=[replacement])
     assert len(calls) == 2
+
+
+def test_hooks_see_and_replace_clipping(device: str) -> None:
+    p, q = np.ones(4), np.ones(4)
+    optimizer, other = AdamW([p], device=device), AdamW([q], device=device)
+    seen: list[Any] = []
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: ((None, kwargs["gradients"]), {"clip_value": 0.5}))
+    optimizer.register_step_post_hook(lambda o, args, kwargs: seen.append(kwargs))
+    g = np.array([3.0, -3.0, 0.1, 0.0])
+    optimizer.step(gradients=[g], max_norm=1e-3)
+    other.step(gradients=[g], clip_value=0.5)
+    assert_bits(p, q)
+    assert [*seen[0]] == ["closure", "gradients", "max_norm", "clip_value"]
+    assert (seen[0]["max_norm"], seen[0]["clip_value"]) == (None, 0.5)
+
+
+@pytest.mark.parametrize("result", [3, (1, 2, 3), ((), {"gradient": 1}), ((None, 1), {"gradients": 2}), ((1,) * 5, {})])
+def test_what_a_pre_hook_may_not_return(result: Any) -> None:
+    p = np.ones(2)
+    optimizer = AdamW([p], device="numpy")
+    optimizer.register_step_pre_hook(lambda *_: result)
+    with pytest.raises(
+        TypeError, match=r"must return None or \(args, kwargs\) for step\(closure, gradients, max_norm, "
+    ):
+        optimizer.step(gradients=[np.ones(2)])
+    assert_bits(p, np.ones(2))

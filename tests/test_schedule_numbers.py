@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grilly_optim.optim import AdamW
+from grilly_optim.optim import SGD, AdamW
 from grilly_optim.schedules import (
     ChainedScheduler,
     ConstantLR,
@@ -120,6 +121,18 @@ def test_phases_of_one_cycle_without_length(strategy: str) -> None:
         rates += up.get_last_lr()
     assert rates[:4] == sorted(rates[:4])
     assert rates[3:] == pytest.approx([1.0, 4e-6])
+
+
+def test_one_cycle_brings_momentum_to_an_optimizer_without() -> None:
+    """As in torch, where SGD makes its buffer when it needs one."""
+    p, q = np.ones(3), np.ones(3)
+    optimizer, other = SGD([p], lr=0.1), SGD([q], lr=0.1, momentum=0.5)
+    for o in (optimizer, other):
+        schedule = OneCycleLR(o, max_lr=0.1, total_steps=10)
+        for _ in range(9):
+            o.step(gradients=[np.ones(3)])
+            schedule.step()
+    assert_bits(p, q)
 
 
 def test_one_cycle_writes_momentum_where_there_are_no_betas() -> None:

@@ -47,7 +47,7 @@ class Attaching(Groups):
             TypeError: Something else is to be attached, or `params` is no sequence.
             ValueError: `strength` below 0; no parameters, one that is not this optimizer's or is there twice; shapes
                 that are not the method's; a method is attached already that needs the same place, or this one is, to
-                other parameters.
+                other parameters; a group that maximizes, because penalties and path integrals are those of losses.
             OutOfDeviceMemory: The device has no room for the penalty (8 bytes per float32 element) or the path
                 integral (4 bytes).
 
@@ -70,6 +70,7 @@ class Attaching(Groups):
             old = self._find(method)
             others = [a for a in self._attached if a is not old]
             new = Attached.checked(others, method, strength, self._members(params, old))
+            self._require_minimizing([new], self._options)
             if old is not None:
                 old.release(self._plans.launches)
                 new.prepare(self._plans.launches, self._plans.by_member())
@@ -99,6 +100,16 @@ class Attaching(Groups):
             self._attached.remove(attached)
             attached.release(self._plans.launches)
             self._rebuild(self.param_groups, self._pasts)
+
+    def _check_options(self, options: list[Options]) -> None:
+        self._require_minimizing(self._attached, options)
+
+    def _require_minimizing(self, attached: Iterable[Attached], options: list[Options]) -> None:
+        for one in attached:
+            for k in sorted({self._plans.group_of[i] for i in one.members}):
+                if options[k].get("maximize"):
+                    name = type(one.method).__name__
+                    raise ValueError(f"{name} is for losses, which are minimized, and group {k} has maximize=True")
 
     def _find(self, method: Method) -> Attached | None:
         return next((a for a in self._attached if a.method is method), None)

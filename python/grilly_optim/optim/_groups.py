@@ -111,14 +111,24 @@ class Groups(Recipe):
             pass  # an array, which does not compare to one truth; or an option that is gone
         self._require_groups()
         options = [take_options(self.OPTIONS, group, k) for k, group in enumerate(self.param_groups)]
+        self._check_options(options)
         rules = [(self._rule(old), self._rule(new)) for old, new in zip(self._options, options, strict=True)]
         for k, (old, new) in enumerate(rules):
-            if old.owned_fields != new.owned_fields:
+            if old.owned_fields != new.owned_fields and self._has_stepped(k):
                 self._refuse_change(k, options[k])
         if any(old is not new for old, new in rules):
             self._rebuild(self.param_groups, self._pasts)
         self._use(options)
         self._remember()
+
+    def _check_options(self, options: list[Options]) -> None:
+        """Refuse options that are in range, but do not go with something else."""
+        return
+
+    def _has_stepped(self, k: int) -> bool:
+        """Whether any parameter of a group has been through a step: until then it has no state to lose."""
+        pasts = _past.unpacked(self._pasts, self._plans.sizes)
+        return any(_past.steps_of(past) for past, g in zip(pasts, self._plans.group_of, strict=True) if g == k)
 
     def _require_groups(self) -> None:
         """Refuse groups that were put in, or taken out, behind the optimizer's back, and options that are gone."""
@@ -144,6 +154,6 @@ class Groups(Recipe):
         fields = self._rule(old).owned_fields
         name = next(n for n in new if self._rule({**old, n: new[n]}).owned_fields != fields)
         raise ValueError(
-            f"{name} of group {k} is {old[name]!r} and cannot be changed to {new[name]!r}: it decides what state the "
-            "group has"
+            f"{name} of group {k} is {old[name]!r} and cannot be changed to {new[name]!r} after a step: it decides "
+            "what state the group has"
         )

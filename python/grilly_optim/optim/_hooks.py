@@ -34,20 +34,28 @@ class Hooks:
         hooks[handle] = hook
         return handle
 
-    def before(self, optimizer: Any, closure: Any, gradients: Any) -> tuple[Any, Any]:
-        """Call the pre-hooks; each may replace the arguments of the step."""
+    def before(self, optimizer: Any, **arguments: Any) -> tuple[Any, ...]:
+        """Call the pre-hooks; each may replace the arguments of the step, whose values come back in their order."""
         for hook in list(self.pre.values()):
-            result = hook(optimizer, (), {"closure": closure, "gradients": gradients})
+            result = hook(optimizer, (), dict(arguments))
             if result is not None:
-                args, kwargs = result
-                closure, gradients = _arguments(*args, **kwargs)
-        return closure, gradients
+                arguments = _replaced(result, arguments)
+        return tuple(arguments.values())
 
-    def after(self, optimizer: Any, closure: Any, gradients: Any) -> None:
+    def after(self, optimizer: Any, **arguments: Any) -> None:
         """Call the post-hooks."""
         for hook in list(self.post.values()):
-            hook(optimizer, (), {"closure": closure, "gradients": gradients})
+            hook(optimizer, (), dict(arguments))
 
 
-def _arguments(closure: Any = None, gradients: Any = None) -> tuple[Any, Any]:
-    return closure, gradients
+def _replaced(result: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What a pre-hook gave instead; an argument that it leaves out is None."""
+    if isinstance(result, tuple) and len(result) == 2:
+        args, kwargs = result
+        if isinstance(args, tuple | list) and isinstance(kwargs, dict):
+            given = dict(zip(arguments, args, strict=False))
+            if len(args) <= len(arguments) and set(kwargs) <= set(arguments) - set(given):
+                return {**dict.fromkeys(arguments), **given, **kwargs}
+    raise TypeError(
+        f"a step pre-hook must return None or (args, kwargs) for step({', '.join(arguments)}), got {result!r:.200}"
+    )

@@ -68,5 +68,5 @@ class Launch:
         for k, i in enumerate(self.members):
             if i in before:
                 launch, at = before[i]
-                for field in self.rule.owned_fields:
+                for field in set(self.rule.owned_fields) & set(launch.rule.owned_fields):
                     self.plan.write_state(field, k, launch.read_state(field, at))

@@ -72,7 +72,9 @@ class Optimizer(Attaching):
         if closure is not None and not callable(closure):
             raise TypeError(f"closure must be callable, got {type(closure).__name__}; gradients go into gradients=...")
         if self._hooks.pre:
-            closure, gradients = self._hooks.before(self, closure, gradients)
+            closure, gradients, max_norm, clip_value = self._hooks.before(
+                self, closure=closure, gradients=gradients, max_norm=max_norm, clip_value=clip_value
+            )
         loss = None if closure is None else closure()
         turns = self._turns
         with turns.lock:
@@ -87,7 +89,7 @@ class Optimizer(Attaching):
             finally:
                 turns.busy = False
         if self._hooks.post:
-            self._hooks.after(self, closure, gradients)
+            self._hooks.after(self, closure=closure, gradients=gradients, max_norm=max_norm, clip_value=clip_value)
         return loss
 
     def _update(self, gradients: Any, limit: float, scale: float) -> Any:

@@ -58,7 +58,7 @@ class OneCycleLR(LRScheduler):
         pct_start: The share of the steps that goes up, in [0, 1].
         anneal_strategy: "cos" or "linear".
         cycle_momentum: Whether to write momentum: ``betas[0]`` of groups with ``"betas"``, else ``"momentum"``. `SGD`
-            and `RMSprop` must have been built with one then: they refuse to take one up between steps.
+            and `RMSprop` that were built without one take it up before their first step, and refuse to later.
         base_momentum: The least momentum, in [0, 1); or a list with one for each group.
         max_momentum: The largest momentum, in [0, 1); or a list with one for each group.
         div_factor: Above 0.
