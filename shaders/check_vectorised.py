@@ -34,10 +34,14 @@ def scalar_loops(source: Path, isa: str, shaders: Path = ROOT / "shaders") -> li
         raise RuntimeError(f"{source} does not compile:\n{result.stderr}")
     # Loops that this instruction set has in another form (wide.h) are not there after preprocessing.
     there = subprocess.run([*command, "-E", "-C"], capture_output=True, text=True, check=True).stdout
-    vectorised = {int(n) for n in re.findall(r"loops\.cpp:(\d+):\d+: optimized: loop vectorized", result.stderr)}
-    lines = enumerate(source.read_text().splitlines(), 1)
-    loops = [(k, line.partition("// RULE LOOP ")[2]) for k, line in lines if "// RULE LOOP " in line]
-    return [name for k, name in loops if k not in vectorised and f"// RULE LOOP {name}\n" in there]
+    vectorised = set(re.findall(r"([\w.]+:\d+):\d+: optimized: loop vectorized", result.stderr))
+    lines = [
+        (f"{file.name}:{k}", line.partition("// RULE LOOP ")[2])
+        for file in (source, CPU / "draws.h")
+        for k, line in enumerate(file.read_text().splitlines(), 1)
+        if "// RULE LOOP " in line
+    ]
+    return [name for line, name in lines if line not in vectorised and f"// RULE LOOP {name}\n" in there]
 
 
 def main() -> None:

@@ -63,6 +63,20 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
     narrow = [f"Narrow({here}[{k}] + byte).at[i]" for k, _ in streams]
     # The rule sees the gradient as it was mixed, not as it stands in memory.
     inputs = ["g", *narrow[fields + 1 :]]
+    draws, draw_pack, drawn, load_tail = "", "", "", []
+    if rule.drawn != "none":
+        drawn, last = rule.inputs[-1], len(streams) - 1
+        inputs[-1] = f"{drawn}_tail.e[i]" if len(inputs) > 1 else "g"
+        # Memory is not touched where there is none.
+        load_tail = [
+            f"Pack {drawn}_tail;",
+            f"if (kDrawn) {drawn}_tail = drawn(segment.element + begin, segment.random_stream);",
+            f"for (uint i = 0; !kDrawn && begin + i < {'elements' if first else 'segment.elements'}; ++i)",
+            f"  {drawn}_tail.e[i] = {narrow[last]};",
+        ]
+        narrow[last] = f"{drawn}_tail.e[i]"
+        draws = _WORDS + _template("lib/philox.glsl") + _template("lib/draws.glsl")
+        draw_pack = fill(_DRAW_PACK, {"REAL": real, "NUMBERS": _NUMBERS[rule.drawn]})
     return fill(
         _template("common.comp.in") + _template(f"{name}.comp.in"),
         {
@@ -83,9 +97,13 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
                 [
                     f"Pack {n}_ = unpack(Wide({here}[{k}] + byte).at[0]);"
                     for k, n in streams
-                    if n in taken + rule.inputs
-                ],
+                    if n in taken + rule.inputs and n != drawn
+                ]
+                + ([_LOAD_DRAWN.format(n=drawn, at=f"{here}[{len(streams) - 1}] + byte")] if drawn else []),
             ),
+            "LOAD_TAIL": _lines(4, load_tail),
+            "DRAWS": draws,
+            "DRAW_PACK": draw_pack,
             "PACK_FIELDS": ", ".join(f"{n}_.e[i]" if n in taken else nothing for n in rule.state),
             "PACK_INPUTS": ", ".join(f"{n}_.e[i]" for n in rule.inputs),
             "SET_PACKS": _lines(6, [f"{n}_.e[i] = {gives}.{n};" for _, n in given]),
@@ -100,6 +118,39 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
     )
 
 
+_WORDS = """#define Word uint
+uint mul_low(uint a, uint b) { return a * b; }
+uint mul_high(uint a, uint b) {
+  uint high, low;
+  umulExtended(a, b, high, low);
+  return high;
+}
+"""
+_NUMBERS = {
+    "normal": "Pair one = normals_of(w.a, w.b), two = normals_of(w.c, w.d);",
+    "uniform": "Pair one = Pair(uniform_of(w.a), uniform_of(w.b)), two = Pair(uniform_of(w.c), uniform_of(w.d));",
+}
+_DRAW_PACK = """
+// The random numbers of kWidth elements from this one on, a multiple of 4.
+Pack drawn(uint64_t element, uint random_stream) {
+  Pack made;
+  for (uint k = 0; k < kWidth; k += 4) {
+    uint64_t block = (element + k) / 4;
+    uint high = uint(block >> 32) | push.purpose << 16 | push.step.y << 24;
+    Words w = philox(Words(uint(block), high, push.step.x, random_stream), push.seed.x, push.seed.y);
+    @NUMBERS@
+    made.e[k] = @REAL@(one.a);
+    made.e[k + 1] = @REAL@(one.b);
+    made.e[k + 2] = @REAL@(two.a);
+    made.e[k + 3] = @REAL@(two.b);
+  }
+  return made;
+}
+"""
+_LOAD_DRAWN = (
+    "Pack {n}_; if (kDrawn) {n}_ = drawn(segment.element + begin, segment.random_stream); "
+    "else {n}_ = unpack(Wide({at}).at[0]);"
+)
 _DOUBLES = """layout(buffer_reference, scalar, buffer_reference_align = 8) readonly buffer Doubles { double of[]; };
 layout(buffer_reference, scalar, buffer_reference_align = 8) writeonly buffer DoubleRow { double of[@ROW_COUNT@]; };
 """

@@ -13,6 +13,10 @@ The file is named like the function. A rule whose scalars depend on sums over al
     SUMS XSums x_sums(XState s, float g, ..., XScalars h) { ... }
     CONTROLLED_BY(y)                              // shaders/control/y.glsl decides between the passes
 
+The last input may be one that the engine draws, by element, unless the caller gives it::
+
+    NORMAL(z)                                     // standard normal numbers; UNIFORM(u): uniform ones in [0, 1)
+
 A file with sums and no update is a rule that only measures. A control file holds::
 
     struct YControl { float ...; };               // numbers of the whole run: the sums by their names, and the caller's
@@ -70,6 +74,7 @@ class Rule:
     sums: tuple[str, ...] = ()
     set_first: tuple[str, ...] = ()
     control: Control | None = None
+    drawn: str = "none"
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -128,6 +133,7 @@ def parse(path: Path) -> Rule:
         tuple(n for n in structs.get(sums_type, ()) if n not in state),
         tuple(n for n in structs.get(sums_type, ()) if n in state),
         _control(path, code),
+        _drawn(path, code, inputs),
     )
     reserved = RESERVED.intersection(rule.streams + rule.scalars + rule.sums)
     if reserved:
@@ -138,6 +144,15 @@ def parse(path: Path) -> Rule:
         raise RuleError(f"{path.name}: {len(rule.streams)} streams, at most {MAX_STREAMS} are supported")
     _check_control(path, rule)
     return rule
+
+
+def _drawn(path: Path, code: str, inputs: tuple[str, ...]) -> str:
+    marks = re.findall(r"\b(NORMAL|UNIFORM)\((\w+)\)", code)
+    if not marks:
+        return "none"
+    if len(marks) > 1 or marks[0][1] != inputs[-1]:
+        raise RuleError(f"{path.name}: one input at most is drawn, and it is the last one, {inputs[-1]!r}")
+    return str(marks[0][0]).lower()
 
 
 def _structs(code: str) -> dict[str, tuple[str, ...]]:

@@ -45,8 +45,8 @@ def test_every_rule_has_a_twin_with_its_names(name: str) -> None:
 
 
 def test_every_rule_is_in_the_table_of_tests() -> None:
-    # Rules with two passes have tests of their own: test_hypergradient.py, test_sums.py.
-    assert set(BY_RULE) == {name for name, rule in TWINS.items() if not rule.sums} - {"stream"}
+    # Rules with two passes have tests of their own (test_hypergradient.py, test_sums.py), and so have those that draw.
+    assert set(BY_RULE) == {name for name, rule in TWINS.items() if not (rule.sums or rule.drawn)} - {"stream"}
 
 
 @pytest.mark.parametrize("isa", [pytest.param(n, marks=pytest.mark.isa(n)) for n in ("avx512", "avx2", "base")])
@@ -199,6 +199,8 @@ RULE AState a(AState s, float g, AScalars h) { return s; }
             GOOD.replace("float p", "float " + ", ".join(f"p{i}" for i in range(17))),
             r"a.glsl: 18 streams, at most 16",
         ),
+        ("a", GOOD + "NORMAL(g) UNIFORM(g)", r"a.glsl: one input at most is drawn, and it is the last one, 'g'"),
+        ("a", GOOD + "NORMAL(z)", r"a.glsl: one input at most is drawn, and it is the last one, 'g'"),
         (
             "a",
             GOOD + "struct ASums { float gg, p; };\nSUMS ASums a_sums(AState s, float g, AScalars h) { return s; }\n",

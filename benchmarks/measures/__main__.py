@@ -12,7 +12,7 @@ from pathlib import Path
 from grilly_optim import DeviceInfo, devices
 
 from ..machine import describe
-from . import accuracy, checkpoints, engine, footprint, optimizers, passes, speed
+from . import accuracy, checkpoints, engine, footprint, optimizers, passes, randomness, speed
 from .table import Measure, to_text
 
 DEFAULT_BUDGET = 15.0
@@ -30,6 +30,7 @@ def measures(infos: list[DeviceInfo], budget: float) -> Iterator[Measure]:
     yield speed.with_pauses()
     yield from accuracy.accuracy(infos)
     yield optimizers.lion_signs(infos)
+    yield from randomness.normal_numbers(infos)
     yield from engine.engine(software)
     yield from footprint.memory([d for d in infos if d.shares_memory])
     yield footprint.import_time()

@@ -9,7 +9,9 @@
 #include <bit>
 #include <chrono>
 #include <limits>
+#include <optional>
 #include <thread>
+#include <tuple>
 
 #include "grilly/device.h"
 #include "grilly/errors.h"
@@ -82,26 +84,37 @@ struct PyPlan {
   std::shared_ptr<Device> device;
   std::unique_ptr<Plan> plan;
   std::vector<py::object> parameters;
+  std::size_t chains;                // segments per parameter: its rows, which have random streams of their own
   std::vector<std::size_t> members;  // where in a step's lists the gradient of each parameter stands
   std::vector<py::object> held;      // the step's gradients, until the run is over
   py::object done;                   // the rows of the last run that is over
   std::vector<Range> guarded;        // sorted memory of every parameter that a run may write in place
 
   PyPlan(std::shared_ptr<Device> device_, const std::string& rule_name, Precision precision, const py::list& arrays,
-         std::vector<std::size_t> members_)
-      : device(std::move(device_)), members(std::move(members_)), done(py::none()) {
+         std::vector<std::size_t> members_, std::size_t chains_, const std::vector<std::uint64_t>& elements,
+         std::uint32_t stream)
+      : device(std::move(device_)), chains(chains_), members(std::move(members_)), done(py::none()) {
     const auto& table = rules();
     const auto rule = std::find_if(table.begin(), table.end(), [&](const Rule& r) { return r.name == rule_name; });
     if (rule == table.end()) throw py::value_error("this build has no rule named '" + rule_name + "'");
+    if (members.size() != arrays.size()) throw py::value_error("members must have one entry per parameter");
+    if (chains == 0) throw py::value_error("a parameter has one chain or more");
+    if (!elements.empty() && elements.size() != arrays.size())
+      throw py::value_error("elements must have one entry per parameter");
     std::vector<Segment> segments;
     for (const py::handle& array : arrays) {
       if (!is_array(array.ptr()) || !has_precision(array.ptr(), precision) ||
           (array_of(array.ptr())->flags & kUsable) != kUsable)
         throw py::type_error("a plan takes contiguous arrays of its precision");
-      segments.push_back({.parameter = array_of(array.ptr())->data, .elements = elements_of(array.ptr())});
+      const std::size_t each = elements_of(array.ptr()) / chains;
+      if (each * chains != elements_of(array.ptr())) throw py::value_error("a parameter has a row per chain");
+      for (std::size_t chain = 0; chain < chains; ++chain)
+        segments.push_back({.parameter = array_of(array.ptr())->data + chain * each * size_of(precision),
+                            .elements = each,
+                            .element = elements.empty() ? 0 : elements[parameters.size()],
+                            .stream = stream + static_cast<std::uint32_t>(chain)});
       parameters.push_back(py::reinterpret_borrow<py::object>(array));
     }
-    if (members.size() != parameters.size()) throw py::value_error("members must have one entry per parameter");
     plan = device->make_plan(*rule, precision, std::move(segments));
     held.resize(parameters.size() * rule->inputs.size());
   }
@@ -126,19 +139,20 @@ struct PyPlan {
 
   // Whether the rule can read this array as it is, as the gradient of parameter i.
   bool fits(std::size_t i, PyObject* gradient) const {
-    const Segment& segment = plan->segments.at(i);
+    const Segment& segment = plan->segments.at(i * chains);
     if (!is_array(gradient) || !has_precision(gradient, plan->precision)) return false;
     const auto* proxy = array_of(gradient);
     if ((proxy->flags & kUsable) != kUsable || !same_shape(gradient, parameters[i].ptr())) return false;
     const auto address = reinterpret_cast<std::uintptr_t>(proxy->data);
-    return !clashes(address, segment.elements * size_of(plan->precision), segment.parameter);
+    return !clashes(address, segment.elements * chains * size_of(plan->precision), segment.parameter);
   }
 
   // Whether parameter i is what and where it was, and can still be written.
   bool in_place(std::size_t i) const {
     PyObject* array = parameters[i].ptr();
     const auto* proxy = array_of(array);
-    return proxy->data == plan->segments[i].parameter && elements_of(array) == plan->segments[i].elements &&
+    const Segment& first = plan->segments[i * chains];
+    return proxy->data == first.parameter && elements_of(array) == first.elements * chains &&
            has_precision(array, plan->precision) && (proxy->flags & kUsable) == kUsable &&
            (proxy->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
   }
@@ -154,17 +168,32 @@ struct PyPlan {
       PyObject* array = PyList_GET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(members[i]));
       const bool active = array != Py_None;
       if ((whole && !active) || !in_place(i) || (active && !fits(i, array))) return false;
-      plan->segments[i].active = active && (input == 0 || plan->segments[i].active);
-      if (!active) continue;
-      plan->inputs[i * inputs + input] = array_of(array)->data;
-      held[i * inputs + input] = py::reinterpret_borrow<py::object>(array);
+      for (std::size_t k = i * chains; k < (i + 1) * chains; ++k) {
+        Segment& segment = plan->segments[k];
+        segment.active = active && (input == 0 || segment.active);
+        if (!active) continue;
+        const std::size_t row = (k - i * chains) * segment.elements * size_of(plan->precision);
+        plan->inputs[k * inputs + input] = array_of(array)->data + row;
+      }
+      if (active) held[i * inputs + input] = py::reinterpret_borrow<py::object>(array);
     }
     return true;
   }
 
+  // The last input is made by the engine; where it is the only one, all parameters take part.
+  void draw(const Draw& draw) {
+    const std::size_t inputs = plan->rule.inputs.size();
+    for (std::size_t k = 0; k < plan->segments.size(); ++k) {
+      plan->inputs[k * inputs + inputs - 1] = nullptr;
+      if (inputs == 1) plan->segments[k].active = true;
+    }
+    plan->draw = draw;
+  }
+
   void release() { std::fill(held.begin(), held.end(), py::object()); }
 
-  // One row of scalars per (group, step count); index says which row is each segment's (None: the first).
+  // One row of scalars per (group, step count); index says which row is each parameter's, or each chain's of each
+  // parameter (None: the first).
   void load(const py::handle& row_list, const py::handle& index) {
     const std::size_t width = plan->rule.scalars.size();
     plan->rows.clear();
@@ -183,10 +212,11 @@ struct PyPlan {
       return;
     }
     const auto of = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>::ensure(index);
-    if (!of || static_cast<std::size_t>(of.size()) != plan->segments.size())
-      throw py::value_error("index must have one entry per segment");
+    const std::size_t given = of ? static_cast<std::size_t>(of.size()) : 0;
+    if (!of || (given != plan->segments.size() && given != parameters.size()))
+      throw py::value_error("index must have one entry per parameter, or one per chain of each");
     for (std::size_t i = 0; i < plan->segments.size(); ++i) {
-      plan->segments[i].row = of.data()[i];
+      plan->segments[i].row = of.data()[given == plan->segments.size() ? i : i / chains];
       if (plan->segments[i].row >= rows) throw py::value_error("index points behind the last row");
     }
   }
@@ -202,22 +232,30 @@ struct PyPlan {
     return static_cast<std::size_t>(at - state.begin());
   }
 
-  void* checked(std::size_t segment, const py::array& array, bool write) const {
-    if (segment >= parameters.size() || !has_precision(array.ptr(), plan->precision) ||
+  // Calls move(segment, address) for every chain of a parameter, with its row of this array.
+  template <class Move>
+  void each_row(std::size_t parameter, const py::array& array, bool write, const Move& move) const {
+    if (parameter >= parameters.size() || !has_precision(array.ptr(), plan->precision) ||
         (array_of(array.ptr())->flags & kUsable) != kUsable ||
-        elements_of(array.ptr()) != plan->segments[segment].elements || (write && !array.writeable()))
-      throw py::value_error("state of a segment is a contiguous array of its size and precision");
-    return array_of(array.ptr())->data;
+        elements_of(array.ptr()) != plan->segments[parameter * chains].elements * chains ||
+        (write && !array.writeable()))
+      throw py::value_error("state of a parameter is a contiguous array of its size and precision");
+    char* row = array_of(array.ptr())->data;
+    for (std::size_t k = parameter * chains; k < (parameter + 1) * chains; ++k) {
+      move(k, row);
+      row += plan->segments[k].elements * size_of(plan->precision);
+    }
   }
 };
 
 // `rule` is anything with a name: the Python side describes rules by their NumPy twins.
 std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule, const py::list& arrays,
-                                  std::vector<std::size_t> members) {
+                                  std::vector<std::size_t> members, std::size_t chains,
+                                  const std::vector<std::uint64_t>& elements, std::uint32_t stream) {
   if (arrays.empty() || !is_array(arrays[0].ptr())) throw py::type_error("a plan takes a list of one array or more");
   return std::make_unique<PyPlan>(device, rule.attr("name").cast<std::string>(),
                                   has_precision(arrays[0].ptr(), Precision::f32) ? Precision::f32 : Precision::f64,
-                                  arrays, std::move(members));
+                                  arrays, std::move(members), chains, elements, stream);
 }
 
 // What the decision of rules with sums takes and gives.
@@ -235,9 +273,12 @@ std::span<double> numbers_of(const py::object& array, const std::vector<Plan*>& 
   return {reinterpret_cast<double*>(array_of(array.ptr())->data), rule.numbers.size()};
 }
 
+// Seed, step and purpose of what is drawn.
+using Drawing = std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>;
+
 // One step: every plan takes its part of the inputs, or nothing happens and the answer is false.
 bool run(Device& device, const py::list& plans, const py::tuple& inputs, const py::list& rows, const py::list& indices,
-         bool whole, const py::object& numbers, double limit, double scale) {
+         bool whole, const py::object& numbers, double limit, double scale, const std::optional<Drawing>& draw) {
   struct Taking : std::vector<PyPlan*> {
     ~Taking() {
       for (PyPlan* plan : *this) plan->release();
@@ -250,10 +291,14 @@ bool run(Device& device, const py::list& plans, const py::tuple& inputs, const p
   for (std::size_t k = 0; k < plans.size(); ++k) {
     PyPlan& plan = plans[k].cast<PyPlan&>();
     if (plan.device.get() != &device) throw py::value_error("a plan runs on the device that made it");
-    if (inputs.size() != plan.plan->rule.inputs.size()) throw py::value_error("a rule takes a list for each input");
+    const Rule& rule = plan.plan->rule;
+    plan.plan->draws = draw && rule.drawn != Drawn::none;
+    if (inputs.size() + plan.plan->draws != rule.inputs.size())
+      throw py::value_error("a rule takes a list for each input that is not drawn");
     taking.push_back(&plan);
     for (std::size_t input = 0; input < inputs.size(); ++input)
       if (!plan.take(inputs[input], input, whole)) return false;
+    if (plan.plan->draws) plan.draw(std::make_from_tuple<Draw>(*draw));
     plan.load(rows[k], indices[k]);
     plan.plan->mix = {.limit = limit, .scale = scale};
     runs.push_back(plan.plan.get());
@@ -338,11 +383,13 @@ PYBIND11_MODULE(_core, m) {
           [](PyPlan& p, double strength) { p.plan->strength = strength; })
       .def("guard", &PyPlan::guard, py::arg("arrays"))
       .def("read_state",
-           [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& to) {
-             p.plan->read_state(p.field(field), segment, p.checked(segment, to, true));
+           [](PyPlan& p, const std::string& field, std::size_t parameter, const py::array& to) {
+             p.each_row(parameter, to, true,
+                        [&](std::size_t k, void* row) { p.plan->read_state(p.field(field), k, row); });
            })
-      .def("write_state", [](PyPlan& p, const std::string& field, std::size_t segment, const py::array& from) {
-        p.plan->write_state(p.field(field), segment, p.checked(segment, from, false));
+      .def("write_state", [](PyPlan& p, const std::string& field, std::size_t parameter, const py::array& from) {
+        p.each_row(parameter, from, false,
+                   [&](std::size_t k, void* row) { p.plan->write_state(p.field(field), k, row); });
       });
 
   py::class_<Device, std::shared_ptr<Device>>(m, "Device")
@@ -351,10 +398,12 @@ PYBIND11_MODULE(_core, m) {
            [](const Device& device, const py::array& array) {
              return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
            })
-      .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"), py::arg("members"))
+      .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"), py::arg("members"), py::arg("chains") = 1,
+           py::arg("elements") = std::vector<std::uint64_t>(), py::arg("stream") = 0)
       .def("run", &run, py::arg("plans"), py::arg("inputs"), py::arg("rows"), py::arg("indices"),
            py::arg("whole") = false, py::arg("numbers") = py::none(),
-           py::arg("limit") = std::numeric_limits<double>::infinity(), py::arg("scale") = 1.0)
+           py::arg("limit") = std::numeric_limits<double>::infinity(), py::arg("scale") = 1.0,
+           py::arg("draw") = py::none())
       .def("counters", &counters)
       .def_property_readonly("lost", &Device::lost)
       .def("last_run_ns", &Device::last_run_ns);

@@ -12,7 +12,7 @@ from grilly_optim.arrays import asarray, empty, zeros
 from grilly_optim.parameter import Parameter
 
 if TYPE_CHECKING:
-    from grilly_optim import checkpoint, continual, schedules
+    from grilly_optim import checkpoint, continual, random, schedules
 
 __all__ = [
     "DeviceInfo",
@@ -28,6 +28,7 @@ __all__ = [
     "devices",
     "empty",
     "optim",
+    "random",
     "schedules",
     "zeros",
 ]
@@ -35,7 +36,7 @@ __all__ = [
 __version__: str
 
 # Imported when they are asked for: each would take a good part of the time of this import.
-_LAZY = ("checkpoint", "continual", "schedules")
+_LAZY = ("checkpoint", "continual", "random", "schedules")
 
 
 def __getattr__(name: str) -> Any:

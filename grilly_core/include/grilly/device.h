@@ -50,9 +50,11 @@ struct Memory {
 struct Segment {
   void* parameter = nullptr;  // state field 0, in the caller's memory
   std::uint64_t elements = 0;
-  std::uint64_t first = 0;  // global index of element 0
-  std::uint32_t row = 0;    // which row of scalars
-  bool active = true;       // inactive: not touched by this run
+  std::uint64_t first = 0;    // global index of element 0
+  std::uint64_t element = 0;  // what element 0 is called in random streams, a multiple of kSegmentAlignment
+  std::uint32_t stream = 0;   // its random stream
+  std::uint32_t row = 0;      // which row of scalars
+  bool active = true;         // inactive: not touched by this run
 };
 
 // What a plan may have beside its rule (shaders/lib/gradient.glsl): streams of its own, behind the rule's state fields.
@@ -75,9 +77,11 @@ class Plan {
   const Rule& rule;
   const Precision precision;
   std::vector<Segment> segments;
-  std::vector<const void*> inputs;  // [segment][input], contiguous and aligned to their element
+  std::vector<const void*> inputs;  // [segment][input], contiguous and aligned to their element; null: to be drawn
   std::vector<double> rows;         // [row][scalar]
   Mix mix;
+  Draw draw;
+  bool draws = false;   // the last input is drawn in this run
   double strength = 0;  // of the anchored quadratic
 
   // A quadratic whose gradient comes on top of the given one: weight * (parameter - anchor), both zero at first.

@@ -20,6 +20,9 @@ struct Spirv {
   std::size_t count = 0;
 };
 
+// What an input is that the engine makes itself, unless the caller gives it.
+enum class Drawn { none, normal, uniform };
+
 using SpirvPair = std::array<Spirv, 2>;  // by Precision; empty in a build without Vulkan
 
 // A rule with sums has two passes: the first adds up what every element contributes, a decision makes numbers and the
@@ -28,6 +31,7 @@ struct Rule {
   std::string_view name;
   std::vector<std::string_view> state;    // the first is the caller's array, the others belong to the plan
   std::vector<std::string_view> inputs;   // read only
+  Drawn drawn;                            // what the last input is
   std::vector<std::string_view> scalars;  // one row of these per segment, computed in double
   std::vector<std::string_view> sums;     // none: there is no first pass
   std::vector<std::string_view> numbers;  // what the decision takes and gives, in double; the sums are among them
@@ -60,6 +64,18 @@ struct Loops {
   std::array<SumLoop, 2> sums;
   Decide decide;
   MakeRow make_row;
+};
+
+// What random numbers follow from, beside the stream and the element (docs/random.md).
+struct Draw {
+  std::uint64_t seed = 0, step = 0;
+  std::uint32_t purpose = 0;
+};
+// Numbers for `count` elements from `element` on, a multiple of 4.
+using DrawLoop = void (*)(const Draw& draw, std::uint32_t stream, std::uint64_t element, std::size_t count, void* to);
+
+struct DrawLoops {
+  std::array<DrawLoop, 2> normal, uniform;  // by Precision
 };
 
 // Before and after any rule: shaders/lib/gradient.glsl. mix holds limit, scale and strength.

@@ -24,15 +24,18 @@ namespace grilly {
 namespace base {
 extern const Loops loops[];
 extern const GradientLoops gradient_loops;
+extern const DrawLoops draw_loops;
 }  // namespace base
 #if defined(GRILLY_X86_LOOPS)
 namespace avx2 {
 extern const Loops loops[];
 extern const GradientLoops gradient_loops;
+extern const DrawLoops draw_loops;
 }  // namespace avx2
 namespace avx512 {
 extern const Loops loops[];
 extern const GradientLoops gradient_loops;
+extern const DrawLoops draw_loops;
 }  // namespace avx512
 #endif
 
@@ -42,14 +45,15 @@ constexpr std::size_t kPage = 4'096, kHugePage = std::size_t{2} << 20;
 
 const cpu::InstructionSet instruction_sets[] = {
 #if defined(GRILLY_X86_LOOPS)
-    {"avx512", avx512::loops, &avx512::gradient_loops,
+    {"avx512", avx512::loops, &avx512::gradient_loops, &avx512::draw_loops,
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
      }},
-    {"avx2", avx2::loops, &avx2::gradient_loops, [] { return static_cast<bool>(__builtin_cpu_supports("avx2")); }},
+    {"avx2", avx2::loops, &avx2::gradient_loops, &avx2::draw_loops,
+     [] { return static_cast<bool>(__builtin_cpu_supports("avx2")); }},
 #endif
-    {"base", base::loops, &base::gradient_loops, [] { return true; }},
+    {"base", base::loops, &base::gradient_loops, &base::draw_loops, [] { return true; }},
 };
 
 // GRILLY_ISA, else the best there is. Read when a plan is made.

@@ -4,12 +4,16 @@
 // would otherwise bind silently to its double overload (-Werror=double-promotion catches what is left).
 #pragma once
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 
 #define RULE static inline
 #define SUMS static inline
 #define CONTROL static inline
 #define CONTROLLED_BY(name)
+#define NORMAL(name)
+#define UNIFORM(name)
 
 // Elements do not depend on one another: a stream is either a different one or the same memory, element by element.
 #if defined(__clang__)
@@ -25,6 +29,12 @@
 #define GRILLY_NO_UNROLLING _Pragma("GCC unroll 1")
 #else
 #define GRILLY_NO_UNROLLING
+#endif
+
+#if defined(__GNUC__)
+#define GRILLY_NOINLINE __attribute__((noinline))
+#else
+#define GRILLY_NOINLINE __declspec(noinline)
 #endif
 
 #if !defined(__GNUC__)
@@ -43,6 +53,9 @@ static inline float sqrt(float x) { return std::sqrt(x); }
 static inline double sqrt(double x) { return std::sqrt(x); }
 static inline double floor(double x) { return std::floor(x); }
 #endif
+
+static inline int floatBitsToInt(float x) { return std::bit_cast<int>(x); }
+static inline float intBitsToFloat(int x) { return std::bit_cast<float>(x); }
 
 }  // namespace GRILLY_ISA
 }  // namespace grilly

@@ -112,11 +112,10 @@ void CpuPlan::streams_at(std::size_t index, std::uint64_t element, void** stream
   const std::size_t fields = rule.state.size(), at = element * size_of(precision);
   stream[0] = static_cast<char*>(segments[index].parameter) + at;
   for (std::size_t field = 1; field < fields; ++field) stream[field] = state(field, index) + at;
-  for (std::size_t input = 0; input < rule.inputs.size(); ++input) {
-    // The loops read inputs through const pointers.
-    stream[fields + input] =
-        const_cast<char*>(static_cast<const char*>(inputs[index * rule.inputs.size() + input])) + at;
-  }
+  // The loops read inputs through const pointers.
+  for (std::size_t input = 0; input < rule.inputs.size(); ++input)
+    if (const void* given = inputs[index * rule.inputs.size() + input])
+      stream[fields + input] = const_cast<char*>(static_cast<const char*>(given)) + at;
 }
 
 const void* CpuPlan::mixed_gradient(std::size_t index, std::uint64_t element, void* const* stream, void* scratch,
@@ -130,21 +129,30 @@ const void* CpuPlan::mixed_gradient(std::size_t index, std::uint64_t element, vo
   return scratch;
 }
 
+void CpuPlan::draw_input(std::size_t index, std::uint64_t element, void** stream, void* scratch, std::size_t count) {
+  if (!draws) return;
+  const auto& loops = rule.drawn == Drawn::normal ? isa_.draw->normal : isa_.draw->uniform;
+  const Segment& segment = segments[index];
+  loops[static_cast<std::size_t>(precision)](draw, segment.stream, segment.element + element, count, scratch);
+  stream[rule.streams() - 1] = scratch;
+}
+
 void CpuPlan::update_range(std::size_t index, std::uint64_t begin, std::uint64_t end) {
   const auto which = static_cast<std::size_t>(precision);
   void* stream[kMaxStreams];
-  if (!mixed() && !anchored() && !traced()) {
+  if (!mixed() && !anchored() && !traced() && !draws) {
     streams_at(index, begin, stream);
     loops_.update[which](row_of(index), stream, end - begin, far_);
     return;
   }
   // Stretch by stretch, so that what is made for a stretch is still in the first cache level when it is used.
-  Scratch<kStretch> gradient, before;
+  Scratch<kStretch> gradient, before, drawn;
   for (; begin < end; begin += kStretch) {
     const std::size_t count = std::min<std::uint64_t>(kStretch, end - begin);
     streams_at(index, begin, stream);
     void*& given = stream[rule.state.size()];
     void* const original = given;
+    draw_input(index, begin, stream, drawn.like(stream[0]), count);
     if (traced()) std::memcpy(before.like(stream[0]), stream[0], count * size_of(precision));
     // A gradient in the parameter's own memory must outlive the parameter's change.
     if (mixed() || anchored() || original == stream[0])
@@ -193,7 +201,8 @@ void CpuPlan::add_up_chunk(std::size_t chunk) {
   const std::size_t count = std::min<std::uint64_t>(kSumChunk, segments[index].elements - begin);
   void* stream[kMaxStreams];
   streams_at(index, begin, stream);
-  Scratch<kSumChunk> gradient;
+  Scratch<kSumChunk> gradient, drawn;
+  draw_input(index, begin, stream, drawn.like(stream[0]), count);
   if (mixed() || anchored())
     stream[rule.state.size()] =
         const_cast<void*>(mixed_gradient(index, begin, stream, gradient.like(stream[0]), count));

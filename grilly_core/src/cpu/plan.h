@@ -18,6 +18,7 @@ struct InstructionSet {
   const char* name;
   const Loops* loops;  // in the order of rules()
   const GradientLoops* gradient;
+  const DrawLoops* draw;
   bool (*present)();
 };
 
@@ -38,6 +39,8 @@ class CpuPlan final : public Plan {
   void update_range(std::size_t segment, std::uint64_t begin, std::uint64_t end);
   void update_chunk(std::uint64_t begin, std::uint64_t end);
   void add_up_chunk(std::size_t chunk);
+  // Fills the drawn input of a stretch; null where there is none.
+  void draw_input(std::size_t segment, std::uint64_t element, void** stream, void* scratch, std::size_t count);
   void streams_at(std::size_t segment, std::uint64_t element, void** stream);
   const void* mixed_gradient(std::size_t segment, std::uint64_t element, void* const* stream, void* scratch,
                              std::size_t count);

@@ -133,7 +133,7 @@ VkPipeline VulkanDevice::pipeline(const Pass& pass) {
   VkShaderModule module;
   check(vk.vkCreateShaderModule(handle, &module_info, nullptr, &module), "vkCreateShaderModule");
   // constant_id is the position; a shader takes those that it declares.
-  const std::uint32_t constants[] = {kLocalSize, packs, pass.mixed, pass.anchored, pass.traced};
+  const std::uint32_t constants[] = {kLocalSize, packs, pass.mixed, pass.anchored, pass.traced, pass.drawn};
   std::array<VkSpecializationMapEntry, std::size(constants)> entries;
   for (std::uint32_t id = 0; id < entries.size(); ++id)
     entries[id] = {id, id * static_cast<std::uint32_t>(sizeof constants[0]), sizeof constants[0]};

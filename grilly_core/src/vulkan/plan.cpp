@@ -153,13 +153,13 @@ void VulkanPlan::bring_parameters(std::vector<Transfer>& up, bool all) {
 void VulkanPlan::bring_inputs(std::vector<Transfer>& up) {
   const std::size_t count = rule.inputs.size();
   for (std::size_t i = 0; i < segments.size(); ++i)
-    for (std::size_t input = 0; input < count && segments[i].active; ++input) {
+    for (std::size_t input = 0; input < count - draws && segments[i].active; ++input) {
       const std::size_t at = i * count + input;
       input_at_[at] = device_.addresses.find(inputs[at], segments[i].elements * size_).value_or(0);
       if (!input_at_[at] && segments[i].elements > 0 && inputs_[input].empty()) inputs_[input] = make_arena(resident_);
     }
   for (const Piece& piece : pieces_)
-    for (std::size_t input = 0; input < count && segments[piece.segment].active; ++input) {
+    for (std::size_t input = 0; input < count - draws && segments[piece.segment].active; ++input) {
       const std::size_t at = piece.segment * count + input;
       if (input_at_[at]) continue;
       // The copy up only reads its host side; Transfer serves both directions.
@@ -184,14 +184,15 @@ void VulkanPlan::write_tables() {
     const Segment& segment = segments[piece.segment];
     const std::uint64_t in_segment = piece.offset * size_, in_block = piece.at * size_;
     *word++ = segment.active ? piece.elements : 0;
-    *word++ = segment.first + piece.offset;
-    *word++ = segment.row;
+    *word++ = segment.element + piece.offset;
+    *word++ = segment.row | std::uint64_t{segment.stream} << 32;
     *word++ =
         in_place_[piece.segment] ? in_place_[piece.segment] + in_segment : parameters_[piece.block]->address + in_block;
     for (std::size_t field = 1; field < fields; ++field) *word++ = own(piece, field);
     for (std::size_t input = 0; input < count; ++input) {
       const VkDeviceAddress at = input_at_[piece.segment * count + input];
-      *word++ = !segment.active ? 0 : at ? at + in_segment : inputs_[input][piece.block]->address + in_block;
+      const bool given = segment.active && input < count - draws;
+      *word++ = !given ? 0 : at ? at + in_segment : inputs_[input][piece.block]->address + in_block;
     }
     for (std::size_t extra = 0; extra < kExtras; ++extra) *word++ = own(piece, fields + extra);
   }
@@ -216,7 +217,7 @@ void VulkanPlan::prepare(std::vector<Transfer>& up) {
 
 // The push constants of common.comp.in.
 Dispatch VulkanPlan::dispatch(const SpirvPair& shader, const OwnedBuffer& chunks, std::uint32_t count) const {
-  Dispatch made{device_.pipeline({&shader, precision, mixed(), anchored(), traced()}), count};
+  Dispatch made{device_.pipeline({&shader, precision, mixed(), anchored(), traced(), draws}), count};
   char* at = made.push.data();
   const auto put = [&](auto value) {
     std::memcpy(at, &value, sizeof value);
@@ -227,6 +228,10 @@ Dispatch VulkanPlan::dispatch(const SpirvPair& shader, const OwnedBuffer& chunks
     put(address);
   put(count);
   put(entry_bytes());
+  put(draw.seed);
+  put(draw.step);
+  put(draw.purpose);
+  put(std::uint32_t{0});
   const double numbers[] = {mix.limit, mix.scale, strength};
   convert(numbers, precision, at);
   made.push_bytes = static_cast<std::uint32_t>(at - made.push.data() + std::size(numbers) * size_);

@@ -104,7 +104,7 @@ struct Transfer {
   VkDeviceSize size;
 };
 
-constexpr std::uint32_t kPushBytes = 64;
+constexpr std::uint32_t kPushBytes = 88;
 
 struct Dispatch {
   VkPipeline pipeline;
@@ -166,7 +166,7 @@ void convert(std::span<const double> from, Precision precision, void* to);
 struct Pass {
   const SpirvPair* shader;
   Precision precision;
-  bool mixed = false, anchored = false, traced = false;
+  bool mixed = false, anchored = false, traced = false, drawn = false;
   auto operator<=>(const Pass&) const = default;
 };
 

@@ -13,7 +13,9 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 from grilly_optim._errors import OutOfDeviceMemory
+from grilly_optim.kernels.draws import MAKERS
 from grilly_optim.kernels.gradient import Mix, anchored, clipped, traced
+from grilly_optim.kernels.philox import Draw
 from grilly_optim.kernels.sums import Lanes, chunk_sums
 
 if TYPE_CHECKING:
@@ -31,17 +33,28 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vectors
 
 
 class NumpyPlan:
-    """One rule over a list of contiguous arrays of one precision."""
+    """One rule over a list of contiguous arrays of one precision, or the rows of them, one per chain."""
 
-    def __init__(self, device: NumpyDevice, rule: Rule, parameters: Sequence[Array], members: Sequence[int]) -> None:
+    def __init__(
+        self,
+        device: NumpyDevice,
+        rule: Rule,
+        parameters: Sequence[Array],
+        members: Sequence[int],
+        chains: int,
+        elements: Sequence[int],
+        stream: int,
+    ) -> None:
         self._rule = rule
         self._members = list(members)
-        # Plain views: subclasses have their own ideas of arithmetic.
-        self._parameters = [np.asarray(p).reshape(-1) for p in parameters]
+        self._chains = chains
+        # Plain views: subclasses have their own ideas of arithmetic. Segments are parameters, or the rows of them.
+        self._parameters = [row for p in parameters for row in np.asarray(p).reshape(chains, -1)]
+        self._keys = [(e, stream + chain) for e in elements or [0] * len(parameters) for chain in range(chains)]
         self._originals = list(parameters)
         self._shapes = [p.shape for p in parameters]
         self._device = device
-        self._state: list[dict[str, Array]] = [{} for _ in parameters]
+        self._state: list[dict[str, Array]] = [{} for _ in self._parameters]
         self._make(*rule.owned_fields)
         self.strength = 0.0  # of the anchored quadratic
         self._mix = (math.inf, 1.0)  # limit and scale of the run under way
@@ -71,7 +84,7 @@ class NumpyPlan:
         return begin != byte_bounds(own)[0] and after > 0 and self._guarded[after - 1][1] > begin
 
     def take(self, inputs: Sequence[Any], whole: bool) -> list[tuple[Array, ...] | None] | None:
-        """The inputs of each parameter, flat, if they can be read as they are; see the device's `run`."""
+        """The inputs of each segment, flat, if they can be read as they are; see the device's `run`."""
         if not all(map(self._in_place, self._originals, self._shapes)):
             return None
         taken: list[tuple[Array, ...] | None] = []
@@ -84,7 +97,8 @@ class NumpyPlan:
             missing = any(array is None for array in mine)
             if missing and whole:
                 return None
-            taken.append(None if missing else tuple(np.asarray(array).reshape(-1) for array in mine))
+            rows = [np.asarray(array).reshape(self._chains, -1) for array in mine if not missing]
+            taken += [None if missing else tuple(row[chain] for row in rows) for chain in range(self._chains)]
         return taken
 
     @staticmethod
@@ -93,7 +107,7 @@ class NumpyPlan:
 
     def fits(self, i: int, gradient: Array) -> bool:
         """Whether the rule can read this array as it is, as the gradient of parameter `i`."""
-        parameter = self._parameters[i]
+        parameter = self._originals[i]
         return (
             isinstance(gradient, np.ndarray)
             and gradient.dtype == parameter.dtype
@@ -103,9 +117,18 @@ class NumpyPlan:
             and not self._clashes(gradient, parameter)
         )
 
-    def load(self, inputs: Sequence[tuple[Array, ...] | None], rows: Sequence[tuple[float, ...]], index: Any) -> None:
-        """What the next passes work with: `rows` of scalars, and for each parameter its own (None: the first)."""
-        self._inputs, self._rows, self._index = list(inputs), list(rows), index
+    def load(
+        self,
+        inputs: Sequence[tuple[Array, ...] | None],
+        rows: Sequence[tuple[float, ...]],
+        index: Any,
+        draw: Draw | None = None,
+    ) -> None:
+        """What the next passes work with: `rows` of scalars, and for each segment its own (None: the first)."""
+        self._inputs, self._rows, self._draw = list(inputs), list(rows), draw
+        if index is not None and len(index) < len(self._parameters):
+            index = [row for row in index for _ in range(self._chains)]
+        self._index = index
 
     def active(self) -> bool:
         """Whether there is anything to do."""
@@ -123,11 +146,19 @@ class NumpyPlan:
             for begin in range(0, p.size, BLOCK):
                 block = slice(begin, begin + BLOCK)
                 old = rule.state._make(streams[name][block] for name in rule.state_fields)
-                given, *others = (x[block] for x in mine)
+                given, *others = [x[block] for x in mine] + self._drawn(i, begin, old[0])
                 g = given if self._mix == (math.inf, 1.0) else clipped(given, mix)
                 if "weight" in state:
                     g = anchored(g, p[block], state["weight"][block], state["anchor"][block], mix)
                 yield block, streams, old, (g, *others), given, h
+
+    def _drawn(self, i: int, begin: int, like: Array) -> list[Array]:
+        """The input of a block that is drawn in this run, if there is one."""
+        if self._draw is None or self._rule.drawn is None:
+            return []
+        element, stream = self._keys[i]
+        made = MAKERS[self._rule.drawn](self._draw, stream, element + begin, like.size)
+        return [made.astype(like.dtype, copy=False)]
 
     def update(self) -> None:
         """Run the rule."""
@@ -170,11 +201,13 @@ class NumpyPlan:
 
     def read_state(self, field: str, i: int, to: Array) -> None:
         """Copy a state field of parameter `i` into `to`."""
-        to.reshape(-1)[:] = self._state[i][field]
+        for chain, row in enumerate(to.reshape(self._chains, -1)):
+            row[:] = self._state[i * self._chains + chain][field]
 
     def write_state(self, field: str, i: int, source: Array) -> None:
         """Set a state field of parameter `i`."""
-        self._state[i][field][:] = source.reshape(-1)
+        for chain, row in enumerate(source.reshape(self._chains, -1)):
+            self._state[i * self._chains + chain][field][:] = row
 
 
 class NumpyDevice:
@@ -216,9 +249,27 @@ class NumpyDevice:
         """Whether plans use this memory without a copy: always."""
         return True
 
-    def plan(self, rule: Rule, parameters: Sequence[Array], members: Sequence[int]) -> NumpyPlan:
-        """Make a plan over contiguous arrays of one precision, whose inputs stand at `members` of a step's lists."""
-        return NumpyPlan(self, rule, parameters, members)
+    def plan(
+        self,
+        rule: Rule,
+        parameters: Sequence[Array],
+        members: Sequence[int],
+        chains: int = 1,
+        elements: Sequence[int] = (),
+        stream: int = 0,
+    ) -> NumpyPlan:
+        """Make a plan over contiguous arrays of one precision.
+
+        Args:
+            rule: What to run.
+            parameters: The arrays.
+            members: Where their inputs stand in a step's lists.
+            chains: Rows of every parameter, which have random streams of their own.
+            elements: For each parameter, what its (or each row's) first element is called in random streams, a multiple
+                of 256; all 0 if there are none.
+            stream: The random stream of the first row; the others' follow.
+        """
+        return NumpyPlan(self, rule, parameters, members, chains, elements, stream)
 
     def run(
         self,
@@ -230,6 +281,7 @@ class NumpyDevice:
         numbers: Array | None = None,
         limit: float = math.inf,
         scale: float = 1.0,
+        draw: Draw | None = None,
     ) -> bool:
         """Run plans in order.
 
@@ -242,6 +294,7 @@ class NumpyDevice:
             numbers: Of rules with sums: what the decision takes, and where it leaves what it gives.
             limit: Clips gradients by value.
             scale: Comes with every gradient.
+            draw: What the input follows from that is drawn; without it that input is given as well.
 
         Returns:
             Whether it ran. False, and nothing is done, where an input needs a cast, a copy or an error first.
@@ -251,7 +304,7 @@ class NumpyDevice:
         if len(ready) < len(taken):
             return False
         for plan, mine, plan_rows, index in zip(plans, ready, rows, indices, strict=True):
-            plan.load(mine, plan_rows, index)
+            plan.load(mine, plan_rows, index, draw)
             plan._mix = (limit, scale)
         active = [plan for plan in plans if plan.active()]
         # Overflow and invalid values are the caller's, and pass through as they do on every other device.
@@ -263,7 +316,7 @@ class NumpyDevice:
                     plan.update()
                     self._counters["dispatches"] += 1
         for plan in plans:
-            plan.load([None] * len(plan._parameters), (), None)
+            plan.load([None] * len(plan._parameters), (), None, None)
             plan.done = rows
         return True
 

@@ -43,6 +43,7 @@ class Rule:
         sums: The named tuple of sums. What has the name of a state field is no sum, but that field's new value: the
             first pass sets it, and the twin's is not used.
         control: What is decided between the passes; without it a run gives back the sums.
+        drawn: What the last input is that the device makes itself unless it is given: "normal" or "uniform" numbers.
     """
 
     twin: Twin
@@ -51,6 +52,7 @@ class Rule:
     terms: Twin | None = None
     sums: type[Any] | None = None
     control: Control | None = None
+    drawn: str | None = None
     name: str = field(init=False)
     inputs: tuple[str, ...] = field(init=False)
 
