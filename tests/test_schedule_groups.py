@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grilly_optim.optim import AdamW
-from grilly_optim.schedules import ConstantLR, CosineAnnealingLR, LambdaLR, StepLR
+from grilly_optim.optim import SGD, AdamW
+from grilly_optim.schedules import ConstantLR, CosineAnnealingLR, LambdaLR, OneCycleLR, StepLR
 from tests.schedule_table import ROWS, Groups, everything, go, half, pair, rows
 from tests.table import assert_bits, draw
 
@@ -48,6 +48,14 @@ def test_values_are_python_floats(row: str) -> None:
             kinds.pop("lr" if row == "ReduceLROnPlateau" else "", None)  # it writes where it lowers
             assert set(kinds.values()) <= {float}, kinds
         assert {type(lr) for lr in schedule.get_last_lr()} == {float}
+
+
+def test_groups_that_had_a_schedule_go_on_in_another_optimizer() -> None:
+    optimizer = SGD([np.ones(2)], lr=0.1, momentum=0.9)
+    OneCycleLR(optimizer, max_lr=0.1, total_steps=10).step()
+    group = optimizer.param_groups[0]
+    assert {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"} <= set(group)
+    assert SGD([group], lr=5.0).param_groups[0]["lr"] == group["lr"]
 
 
 def test_get_last_lr_is_a_copy() -> None:

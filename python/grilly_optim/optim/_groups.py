@@ -17,6 +17,9 @@ from grilly_optim.optim._plans import Plans
 from grilly_optim.optim._recipe import Recipe
 from grilly_optim.optim._turns import Turns
 
+# What schedules write beside the options: groups that had one may be given to another optimizer.
+_OF_SCHEDULES = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
+
 
 class Groups(Recipe):
     """The groups, which callers may change, and what has been made of them: options that are checked, and plans."""
@@ -44,7 +47,7 @@ class Groups(Recipe):
             raise ValueError(
                 f"group {index} must have the key 'params', got {', '.join(map(repr, group)) or 'no keys'}"
             )
-        unknown = set(group) - set(self.defaults) - {"params", "param_names", "initial_lr", "name"}
+        unknown = set(group) - set(self.defaults) - {"params", "param_names", "name"} - _OF_SCHEDULES
         if unknown:
             raise ValueError(
                 f"group {index} has the option {sorted(unknown)[0]!r}, which {type(self).__name__} does not take; "
