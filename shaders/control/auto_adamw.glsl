@@ -10,9 +10,9 @@ struct AutoAdamwControl {
   // What the caller asks for; tiny is 1e-12. warm: the warm-up is over; directed: some parameter has a direction.
   float corrected, momentum, surprised, warm, directed;
   float hyper_lr, hyper_lr_beta, lr_min, lr_max, beta_min, beta_max, gamma, alpha, threshold, tiny;
-  // What is kept from step to step: the learning rate, sums of squared hypergradients, the energy of the gradients (and
-  // whether there is one yet), the mean surprise, the last gradient's square.
-  float lr, lr_squares, beta_squares, energy, has_energy, s_bar, last_gg;
+  // What is kept from step to step: sums of squared hypergradients, the energy of the gradients (and whether there is one
+  // yet), the last gradient's square, the mean surprise, the learning rate.
+  float lr_squares, beta_squares, energy, has_energy, last_gg, s_bar, lr;
   // What comes out, 0 before: flags, what beta1 sinks by, the surprise and its gain.
   float lr_adapted, beta_adapted, surprise_taken, sinks, surprise, gain;
 };

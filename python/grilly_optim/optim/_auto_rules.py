@@ -160,13 +160,13 @@ class AutoControl(NamedTuple):
     alpha: Any
     threshold: Any
     tiny: Any
-    lr: Any
     lr_squares: Any
     beta_squares: Any
     energy: Any
     has_energy: Any
-    s_bar: Any
     last_gg: Any
+    s_bar: Any
+    lr: Any
     lr_adapted: Any
     beta_adapted: Any
     surprise_taken: Any

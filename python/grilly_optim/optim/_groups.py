@@ -107,8 +107,13 @@ class Groups(Recipe):
 
     def _look_at_options(self) -> None:
         """Validate what the groups say now. Once per value: most steps come with the options of the last one."""
+        groups, seen = self.param_groups, self._seen
         try:
-            if list(map(self._watched, self.param_groups)) == self._seen:
+            # One group is the common case, and lists of one would be a tenth of its time here.
+            if len(groups) == len(seen) == 1:
+                if self._watched(groups[0]) == seen[0]:
+                    return
+            elif list(map(self._watched, groups)) == seen:
                 return
         except (ValueError, KeyError):
             pass  # an array, which does not compare to one truth; or an option that is gone

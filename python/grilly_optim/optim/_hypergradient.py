@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -45,14 +46,13 @@ class Hypergradient(Optimizer):
     # Numbers of the control that last from step to step.
     MEMORY: ClassVar[tuple[str, ...]] = ()
     HISTORIES: ClassVar[tuple[str, ...]] = ("lr",)
-    # The control's last numbers, from this one on, are what comes out of a step.
-    OUTCOME: ClassVar[str] = "adapted"
+    # The control's last numbers: from the first of these on the host wants to know them after a step, from the second
+    # on they are what comes out of it, and 0 before.
+    WANTED: ClassVar[tuple[str, str]] = ("lr", "adapted")
     # Attributes that say how it was built, which a subclass sets before it calls this constructor.
     SETTINGS: ClassVar[tuple[str, ...]] = ("_options_of_control",)
 
     _options_of_control: dict[str, float]
-    # Options of the groups that a step changes.
-    _adapted: tuple[str, ...] = ("lr",)
 
     def __init__(self, params: Any, defaults: dict[str, Any], device: str | None) -> None:
         self._begin()
@@ -62,18 +62,21 @@ class Hypergradient(Optimizer):
     def _begin(self) -> None:
         control = self._rule({}).control
         assert control is not None
-        self._fields = control.numbers._fields
-        self._found = control.numbers._make
-        self._at = {name: k for k, name in enumerate(self._fields)}
+        fields = control.numbers._fields
+        self._at = {name: k for k, name in enumerate(fields)}
         # The control's numbers after the last step: what the caller's options set, what is kept, what came out.
-        self._kept = np.array([self._options_of_control.get(name, 0.0) for name in self._fields])
+        self._kept = np.array([self._options_of_control.get(name, 0.0) for name in fields])
         self._steps_done = 0
-        self._outcome = slice(self._at[self.OUTCOME], None)
+        self._wanted, self._outcome = (slice(self._at[name], None) for name in self.WANTED)
         self._rate = 0.0  # the adapted one
         self._rates: list[float] = []
         self._shares: list[float] = []
         self._histories: dict[str, list[float]] = {name: [] for name in self.HISTORIES}
-        self._entries: list[tuple[list[float], int, float]] = []
+        # What the last step gave the histories, and how long they were before.
+        self._entries: dict[str, float] = {}
+        self._lengths: dict[str, int] = {}
+        # The betas of all groups, where steps adapt them and have done so.
+        self._betas: list[tuple[float, float]] | None = None
 
     @property
     def current_lr(self) -> float:
@@ -96,6 +99,7 @@ class Hypergradient(Optimizer):
             self._shares = [rate / self._rate if self._rate else 0.0 for rate in rates]
         for own, share in zip(options, self._shares, strict=True):
             own["share"] = share
+        self._betas = None
 
     # A step.
 
@@ -112,32 +116,31 @@ class Hypergradient(Optimizer):
 
     def _settle(self, numbers: Array) -> None:
         if self._kept is not numbers:
-            found = self._found(numbers.tolist())
-            self._entries = []
-            change = self._change(found)
+            found, entries = numbers[self._wanted].tolist(), dict[str, float]()
+            change = self._change(found, entries)
+            lengths = {name: len(self._histories[name]) for name in entries}
             # All at once: what a signal breaks off is taken up by calling this again.
-            vars(self).update(change, _kept=numbers, _rate=found.lr, _steps_done=self._steps_done + 1)
-        for history, length, value in self._entries:
-            history[length:] = [value]
-        for k, (group, options) in enumerate(zip(self.param_groups, self._options, strict=True)):
-            for name in self._adapted:
-                group[name] = options[name]
+            vars(self).update(
+                change, _kept=numbers, _steps_done=self._steps_done + 1, _entries=entries, _lengths=lengths
+            )
+        for name, value in self._entries.items():
+            self._histories[name][self._lengths[name] :] = [value]
+        for k, (group, options, rate) in enumerate(zip(self.param_groups, self._options, self._rates, strict=True)):
+            group["lr"] = options["lr"] = rate
+            if self._betas is not None:
+                group["betas"] = options["betas"] = self._betas[k]
             if self._seen[k] is not None:
                 self._seen[k] = self._watched(group)
 
-    def _change(self, found: Any) -> dict[str, Any]:
-        """The attributes that a step changes, which came to these numbers; and entries of histories."""
-        if found.lr == self._rate:
-            return {}
-        rates = [share * found.lr for share in self._shares]
-        return {
-            "_rates": rates,
-            "_options": [{**own, "lr": rate} for own, rate in zip(self._options, rates, strict=True)],
-        }
+    @abstractmethod
+    def _change(self, found: Sequence[float], entries: dict[str, float]) -> dict[str, Any]:
+        """The attributes that a step changes which came to these numbers; and what its histories get, by name."""
 
-    def _enter(self, history: str, value: float) -> None:
-        values = self._histories[history]
-        self._entries.append((values, len(values), value))
+    def _rates_at(self, rate: float) -> dict[str, Any]:
+        """What changes with the adapted rate."""
+        if rate == self._rate:
+            return {}
+        return {"_rate": rate, "_rates": [share * rate for share in self._shares]}
 
     # State.
 

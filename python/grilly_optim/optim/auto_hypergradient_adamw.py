@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -110,11 +111,10 @@ class AutoHypergradientAdamW(Hypergradient):
     }
     OPTIONS: ClassVar[dict[str, Range | Flag]] = ADAM_OPTIONS
     MEMORY: ClassVar[tuple[str, ...]] = ("lr_squares", "beta_squares", "energy", "has_energy", "s_bar", "last_gg")
-    OUTCOME: ClassVar[str] = "lr_adapted"
+    WANTED: ClassVar[tuple[str, str]] = ("s_bar", "lr_adapted")
     HISTORIES: ClassVar[tuple[str, ...]] = ("lr", "beta1", "surprise", "s_bar", "gain")
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "_options_of_control",
-        "_adapted",
         "_corrected",
         "_momentum",
         "_surprised",
@@ -151,8 +151,6 @@ class AutoHypergradientAdamW(Hypergradient):
             raise ValueError(f"rule must be {' or '.join(map(repr, RULES))}, got {rule!r}")
         self._corrected = rule == "corrected"
         self._momentum: bool = Flag().take("adapt_momentum", adapt_momentum)
-        if self._momentum:
-            self._adapted = ("lr", "betas")
         self._surprised: bool = Flag().take("track_surprise", track_surprise)
         if not isinstance(warmup_steps, int | np.integer) or isinstance(warmup_steps, bool):
             raise TypeError(f"warmup_steps must be a whole number, got {warmup_steps!r}")
@@ -265,32 +263,32 @@ class AutoHypergradientAdamW(Hypergradient):
             past.product,
         )
 
-    def _change(self, found: Any) -> dict[str, Any]:
-        change = super()._change(found)
-        options = change.get("_options", self._options)
-        if found.lr_adapted:
-            self._enter("lr", options[0]["lr"])
-        if found.beta_adapted:
-            low, high = found.beta_min, found.beta_max
-            options = change["_options"] = [
-                {**own, "betas": (_auto_rules.within(own["betas"][0] - found.sinks, low, high), own["betas"][1])}
-                for own in options
-            ]
-            self._enter("beta1", options[0]["betas"][0])
-        if found.surprise_taken:
-            self._enter("surprise", found.surprise)
-            self._enter("s_bar", found.s_bar)
-            self._enter("gain", found.gain)
-        owners = range(len(options)) if type(self._pasts) is tuple else self._plans.group_of
-        now = self._steps_done + 1
-        stepped = [
-            HyperPast(past.step, now, past.fresh, int(past.seen or found.warm), past.product * options[k]["betas"][0])
+    def _change(self, found: Sequence[float], entries: dict[str, float]) -> dict[str, Any]:
+        s_bar, rate, lr_adapted, beta_adapted, surprise_taken, sinks, surprise, gain = found
+        change = self._rates_at(rate)
+        if lr_adapted:
+            entries["lr"] = change.get("_rates", self._rates)[0]
+        betas = [own["betas"] for own in self._options]
+        if beta_adapted:
+            low, high = self._options_of_control["beta_min"], self._options_of_control["beta_max"]
+            betas = change["_betas"] = [(_auto_rules.within(one - sinks, low, high), two) for one, two in betas]
+            entries["beta1"] = betas[0][0]
+        if surprise_taken:
+            entries.update(surprise=surprise, s_bar=s_bar, gain=gain)
+        if self._corrected or self._surprised:  # nothing else reads what these pasts know
+            change["_pasts"] = self._pasts_after([one for one, _ in betas])
+        return change
+
+    def _pasts_after(self, beta1: Sequence[float]) -> Pasts:
+        """The pasts after a step in which each group had this beta1."""
+        owners = range(len(beta1)) if type(self._pasts) is tuple else self._plans.group_of
+        now, warm = self._steps_done + 1, self._steps_done >= self._warmup_steps
+        return type(self._pasts)(
+            HyperPast(past.step, now, past.fresh, int(past.seen or warm), past.product * beta1[k])
             if past.last == now
             else past
             for k, past in zip(owners, self._pasts, strict=True)
-        ]
-        change["_pasts"] = type(self._pasts)(stepped)
-        return change
+        )
 
     def _own_state(self) -> dict[str, Any]:
         own = super()._own_state()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from grilly_optim.kernels.rule import Rule
@@ -103,10 +104,11 @@ class HypergradientAdamW(Hypergradient):
     def _rule(self, options: Options) -> Rule:
         return HYPER_ADAMW
 
-    def _change(self, found: Any) -> dict[str, Any]:
-        change = super()._change(found)
-        if found.adapted:
-            self._enter("lr", change.get("_options", self._options)[0]["lr"])
+    def _change(self, found: Sequence[float], entries: dict[str, float]) -> dict[str, Any]:
+        rate, adapted = found
+        change = self._rates_at(rate)
+        if adapted:
+            entries["lr"] = change.get("_rates", self._rates)[0]
         return change
 
     def _scalars(self, options: Options, past: Past) -> tuple[float, ...]:
