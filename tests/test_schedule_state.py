@@ -103,7 +103,12 @@ STATES: list[tuple[str, Callable[[dict[str, Any]], Any], Any, str]] = [
     ("StepLR", lambda s: s.update(_last_lr=[0.1, "x"]), TypeError, r"'_last_lr' of state_dict\[1\] must be a real"),
     ("CosineAnnealingWarmRestarts", lambda s: s.update(T_i=0), ValueError, "'T_i' of state_dict must be 1 or more"),
     ("OneCycleLR", lambda s: s.update(three_phase=0), TypeError, "'three_phase' of state_dict must be True or False"),
-    ("ReduceLROnPlateau", lambda s: s.update(best=math.nan), ValueError, "'best' of state_dict must be in"),
+    (
+        "ReduceLROnPlateau",
+        lambda s: s.update(best=math.nan),
+        ValueError,
+        "'best' of state_dict must be a number, got nan",
+    ),
     (
         "ReduceLROnPlateau",
         lambda s: s.update(min_lr=[0.1] * 3),

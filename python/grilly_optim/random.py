@@ -19,6 +19,7 @@ from grilly_optim.kernels import philox
 from grilly_optim.kernels.philox import Draw
 from grilly_optim.kernels.random import NORMAL, UNIFORM
 from grilly_optim.kernels.rule import Rule
+from grilly_optim.optim._options import Whole
 
 Array = NDArray[Any]
 
@@ -116,9 +117,9 @@ def _drawn(
     purpose: Any,
     dtype: Any,
 ) -> Array:
-    seed = whole("seed", seed, philox.MAX_SEED)
-    stream = whole("stream", stream, philox.MAX_STREAM)
-    draw = Draw(seed, whole("step", step, philox.MAX_STEP), _purpose(purpose))
+    seed = Whole(0, philox.SEED_BITS).take("seed", seed)
+    stream = Whole(0, philox.STREAM_BITS).take("stream", stream)
+    draw = Draw(seed, Whole(0, philox.STEP_BITS).take("step", step), _purpose(purpose))
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
     sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
@@ -136,21 +137,3 @@ def _purpose(purpose: Any) -> int:
     if purpose not in PURPOSES:
         raise ValueError(f"purpose must be one of {', '.join(map(repr, PURPOSES))}, got {purpose!r}")
     return PURPOSES[purpose]
-
-
-def whole(name: str, value: Any, most: int) -> int:
-    """A whole number from 0 to `most`.
-
-    Raises:
-        TypeError: It is none.
-        ValueError: It is beyond.
-    """
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if not 0 <= number <= most:
-        raise ValueError(f"{name} must be from 0 to 2^{most.bit_length()} - 1, got {number}")
-    return number

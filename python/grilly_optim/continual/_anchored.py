@@ -28,9 +28,21 @@ class Anchored(ABC):
     def _quadratic(self) -> tuple[list[Array], list[Array]] | None:
         """Weights and anchors, an array each per parameter and in its precision; None before the first task's end."""
 
-    @abstractmethod
     def penalty(self, theta: Arrays) -> float:
-        """The penalty of these parameters, summed in float64; 0 before the first `consolidate`."""
+        """The penalty of these parameters, summed in float64; 0 before the first `consolidate`.
+
+        Args:
+            theta: The parameters: an array, a sequence of them or a dict by name. NaN and infinity go through.
+
+        Raises:
+            TypeError: Not arrays of float32 or float64.
+            ValueError: Another count, other names or other shapes than before.
+        """
+        return self._penalty(take_theta(theta, self._layout)[0])
+
+    @abstractmethod
+    def _penalty(self, arrays: list[Array]) -> float:
+        """The same, of parameters that fit."""
 
     def grad(self, theta: Arrays) -> Any:
         """The gradient of the penalty; zeros before the first `consolidate`.

@@ -17,7 +17,6 @@ from grilly_optim.continual._arrays import (
     require_not_negative,
     rounded,
     take,
-    take_theta,
 )
 from grilly_optim.continual._states import StateDict, packed, require_keys, unpacked, unpacked_like
 from grilly_optim.continual.fisher import Fisher
@@ -74,9 +73,7 @@ class EWC(Anchored):
     def __init__(self, online: bool = False, gamma: float = 1.0) -> None:
         super().__init__()
         self._online: bool = Flag().take("online", online)
-        self._gamma: float = Range(0).take("gamma", gamma)
-        if self._gamma > 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma!r}")
+        self._gamma: float = Range(0, 1, closed=True).take("gamma", gamma)
         self._terms: list[_Term] | None = None
         self._constant = 0.0
 
@@ -149,17 +146,7 @@ class EWC(Anchored):
         rest = ((centre - anchor) + error).astype(end.dtype)
         return self._term(total, anchor, rest, what), more
 
-    def penalty(self, theta: Arrays) -> float:
-        """The penalty of these parameters, summed in float64; 0 before the first `consolidate`.
-
-        Args:
-            theta: The parameters: an array, a sequence of them or a dict by name. NaN and infinity go through.
-
-        Raises:
-            TypeError: Not arrays of float32 or float64.
-            ValueError: Another count, other names or other shapes than before.
-        """
-        arrays, _, _ = take_theta(theta, self._layout)
+    def _penalty(self, arrays: list[Array]) -> float:
         total = self._constant
         for x, term in zip(arrays, self._terms or [], strict=False):
             distance = (x.astype(np.float64) - term.anchor) - term.rest

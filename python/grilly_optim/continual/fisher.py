@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from grilly_optim.continual._arrays import (
     take,
 )
 from grilly_optim.continual._states import StateDict, require_keys
-from grilly_optim.optim._options import Flag, Range
+from grilly_optim.optim._options import Flag, Range, Whole
 
 
 class Fisher:
@@ -61,7 +60,7 @@ class Fisher:
     """
 
     def __init__(self, N: int | None = None, proper_scaling: bool = False, prior: float | Arrays = 0.0) -> None:
-        self._N = None if N is None else _count("N", N)
+        self._N = None if N is None else Whole(1).take("N", N)
         self._proper_scaling = Flag().take("proper_scaling", proper_scaling)
         self._prior: Any = _checked_prior(prior)
         self._samples = 0
@@ -181,21 +180,12 @@ class Fisher:
                 require_not_negative(total, of("'sums' of state_dict", i, form.names))
             zeros = [np.zeros((), dtype) for dtype in dtypes]
             squares = [np.array(s, np.float64) for s in sums]
-            other._add(zeros, squares, _count("'samples' of state_dict", state_dict["samples"]), "sums", form, layout)
+            samples = Whole(1).take("'samples' of state_dict", state_dict["samples"])
+            other._add(zeros, squares, samples, "sums", form, layout)
         vars(self).update(vars(other))
 
 
 _PRECISIONS = {"float32", "float64"}
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be 1 or more, got {value!r}")
-    return number
 
 
 def _checked_prior(prior: Any) -> Any:

@@ -19,7 +19,6 @@ from grilly_optim.continual._arrays import (
     require_not_negative,
     rounded,
     take_some,
-    take_theta,
 )
 from grilly_optim.continual._states import StateDict, packed, require_keys, unpacked, unpacked_like
 from grilly_optim.optim._options import Range
@@ -82,9 +81,7 @@ class SynapticIntelligence(Anchored):
 
     def __init__(self, epsilon: float = 1e-3) -> None:
         super().__init__()
-        self._epsilon: float = Range(0).take("epsilon", epsilon)
-        if self._epsilon == 0:
-            raise ValueError(f"epsilon must be above 0, got {epsilon!r}")
+        self._epsilon: float = Range(0, above=True).take("epsilon", epsilon)
         self._source: PathIntegral | None = None
         self._anchors: list[Array] | None = None  # the parameters when this task began
         self._before: list[Array] | None = None  # the parameters before the step under way
@@ -184,17 +181,7 @@ class SynapticIntelligence(Anchored):
             importance = np.maximum(omega / (way * way + self._epsilon), 0)
             return rounded(weight + 2 * importance, x.dtype, f"the importance from {what}")
 
-    def penalty(self, theta: Arrays) -> float:
-        """The penalty of these parameters, summed in float64, without 1/2; 0 before the first `consolidate`.
-
-        Args:
-            theta: The parameters: an array, a sequence of them or a dict by name. NaN and infinity go through.
-
-        Raises:
-            TypeError: Not arrays of float32 or float64.
-            ValueError: Another count, other names or other shapes than before.
-        """
-        arrays, _, _ = take_theta(theta, self._layout)
+    def _penalty(self, arrays: list[Array]) -> float:
         total = 0.0
         for x, weight, anchor in zip(arrays, *(self._quadratic() or ([], [])), strict=False):
             total += squared_distance(weight.astype(np.float64), x.astype(np.float64) - anchor)

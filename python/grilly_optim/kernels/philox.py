@@ -12,9 +12,7 @@ Words = NDArray[np.uint32]
 # What a draw is for (bits 16 to 23 of the counter's second word): no two uses of one seed, stream and step meet.
 NOISE, MOMENTUM, ACCEPT, DIRECTION = range(4)
 
-MAX_SEED = 2**64 - 1
-MAX_STREAM = 2**32 - 1
-MAX_STEP = 2**40 - 1
+SEED_BITS, STREAM_BITS, STEP_BITS = 64, 32, 40
 MAX_ELEMENTS = 2**50  # four to a block, whose number has 48 bits
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

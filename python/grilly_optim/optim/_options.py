@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,30 +30,23 @@ def real(name: str, value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def at_least_0(name: str, value: Any) -> float:
-    """The value as a float; it may be infinite.
-
-    Raises:
-        TypeError: Not a real number.
-        ValueError: Negative, or NaN.
-    """
-    number = real(name, value)
-    if not number >= 0:
-        raise ValueError(f"{name} must be 0 or more, got {value!r}")
-    return number
-
-
 @dataclass(frozen=True)
 class Range:
-    """Real, finite numbers in [low, high), with `closed` in [low, high]; a pair of them with `pair`.
+    """Real, finite numbers in [low, high), taken as Python floats: scalars are doubles.
 
-    Taken as Python floats: scalars are doubles.
+    Args:
+        low: The least.
+        high: Above the greatest.
+        pair: Two of them.
+        closed: `high` belongs to them, even where it is infinite; and so does an infinite `low`.
+        above: `low` does not.
     """
 
     low: float = -math.inf
     high: float = math.inf
     pair: bool = False
     closed: bool = False
+    above: bool = False
 
     def take(self, name: str, value: Any, where: str = "") -> Any:
         """The value as a float, or a pair of floats; `where` stands behind the name in errors.
@@ -69,15 +63,48 @@ class Range:
 
     def _number(self, name: str, value: Any) -> float:
         number = real(name, value)
-        inside = self.low <= number < self.high or (self.closed and number == self.high)
-        if not inside or math.isinf(number):
-            raise ValueError(f"{name} must be {self._expected()}, got {value!r}")
+        inside = self.low < number < self.high or (number == self.low and not self.above)
+        if self.closed:
+            inside = inside or number == self.high
+        elif math.isinf(number):
+            inside = False
+        if not inside:
+            raise ValueError(f"{name} must be {self._expected(number)}, got {value!r}")
         return number
 
-    def _expected(self) -> str:
-        if self.high == math.inf:
-            return "finite" if self.low == -math.inf else f"{self.low:g} or more, and finite"
-        return f"in [{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
+    def _expected(self, number: float) -> str:
+        if self.high < math.inf:
+            return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
+        if self.low == -math.inf:
+            return "a number" if self.closed else "finite"
+        least = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+        return least if self.closed or (self.above and math.isfinite(number)) else f"{least}, and finite"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers from `low` on, up to 2^bits - 1 with `bits`."""
+
+    low: int
+    bits: int | None = None
+
+    def take(self, name: str, value: Any) -> int:
+        """The value as an int.
+
+        Raises:
+            TypeError: Not a whole number; 10.0 and True are none.
+            ValueError: Outside.
+        """
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+        if number < self.low or (self.bits and number >= 1 << self.bits):
+            expected = f"from {self.low} to 2^{self.bits} - 1" if self.bits else f"{self.low} or more"
+            raise ValueError(f"{name} must be {expected}, got {value!r}")
+        return number
 
 
 @dataclass(frozen=True)
@@ -100,6 +127,9 @@ class Flag:
             raise TypeError(f"{name}{where} must be True or False, got {value!r}")
         return bool(value)
 
+
+AT_LEAST_0 = Range(0, closed=True)  # infinity too
+ABOVE_0 = Range(0, closed=True, above=True)
 
 # What Adam and its relatives all take; each names what it takes besides.
 ADAM_OPTIONS: dict[str, Range | Flag] = {

@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim import _auto_rules
 from grilly_optim.optim._hypergradient import Hypergradient, HyperPast, rate_limits
-from grilly_optim.optim._options import ADAM_OPTIONS, Flag, Options, Range
+from grilly_optim.optim._options import ADAM_OPTIONS, Flag, Options, Range, Whole
 from grilly_optim.optim._past import Past, Pasts
 
 Array = NDArray[Any]
@@ -152,22 +151,14 @@ class AutoHypergradientAdamW(Hypergradient):
         self._corrected = rule == "corrected"
         self._momentum: bool = Flag().take("adapt_momentum", adapt_momentum)
         self._surprised: bool = Flag().take("track_surprise", track_surprise)
-        if not isinstance(warmup_steps, int | np.integer) or isinstance(warmup_steps, bool):
-            raise TypeError(f"warmup_steps must be a whole number, got {warmup_steps!r}")
-        self._warmup_steps = int(Range(0).take("warmup_steps", warmup_steps))
+        self._warmup_steps = Whole(0).take("warmup_steps", warmup_steps)
         self._gamma: float = Range(0, 1).take("surprise_gamma", surprise_gamma)
         low, high = rate_limits(lr_min, lr_max)
         beta_low, beta_high = Range(0, 1).take("beta_min", beta_min), Range(0, 1).take("beta_max", beta_max)
         if beta_low > beta_high:
             raise ValueError(f"beta_min must be at most beta_max, got {beta_min!r} and {beta_max!r}")
-        alpha, threshold = (
-            Range(0).take("surprise_alpha", surprise_alpha),
-            Range(0).take("trauma_threshold", trauma_threshold),
-        )
-        if alpha > 1:
-            raise ValueError(f"surprise_alpha must be in [0, 1], got {surprise_alpha!r}")
-        if threshold == 0:
-            raise ValueError(f"trauma_threshold must be above 0, got {trauma_threshold!r}")
+        alpha = Range(0, 1, closed=True).take("surprise_alpha", surprise_alpha)
+        threshold = Range(0, above=True).take("trauma_threshold", trauma_threshold)
         of_rule = RULES[rule]
         self._options_of_control = {
             "corrected": float(self._corrected),

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.optim._options import Flag, at_least_0, real
+from grilly_optim.optim._options import ABOVE_0, AT_LEAST_0, Flag
 from grilly_optim.optim._parameters import first_overlap, layout, overlaps_itself
 from grilly_optim.parameter import Parameter
 
@@ -59,10 +59,8 @@ def clip_grad_norm(
         >>> [g.round(4).tolist() for g in gradients]
         [[0.6], [[0.8, 0.0]]]
     """
-    limit = at_least_0("max_norm", max_norm)
-    p = real("norm_type", math.inf if norm_type == "inf" else norm_type)
-    if not p > 0:
-        raise ValueError(f"norm_type must be above 0, got {norm_type!r}")
+    limit = AT_LEAST_0.take("max_norm", max_norm)
+    p: float = ABOVE_0.take("norm_type", math.inf if norm_type == "inf" else norm_type)
     strict = Flag().take("error_if_nonfinite", error_if_nonfinite)
     named = _named(gradients)
     distinct = _distinct(named)
@@ -100,7 +98,7 @@ def clip_grad_value(gradients: Clippable, clip_value: float) -> None:
         >>> gradients["w"].tolist()
         [1.0, -0.5]
     """
-    limit = at_least_0("clip_value", clip_value)
+    limit = AT_LEAST_0.take("clip_value", clip_value)
     with np.errstate(all="ignore"):
         for _, array in _named(gradients):
             bound = array.dtype.type(limit)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from grilly_optim.optim import _past
 from grilly_optim.optim._attaching import Attaching
 from grilly_optim.optim._hooks import Handle, Hooks
-from grilly_optim.optim._options import at_least_0
+from grilly_optim.optim._options import AT_LEAST_0
 from grilly_optim.optim._parameters import Group
 from grilly_optim.optim._past import Pasts
 from grilly_optim.optim._plans import REFUSED, Rows
@@ -123,8 +123,8 @@ class Optimizer(Attaching):
         if max_norm is not None and clip_value is not None:
             raise ValueError("max_norm and clip_value are both given: clip by one of them")
         if clip_value is not None:
-            return self._update(gradients, at_least_0("clip_value", clip_value), 1.0)
-        limit = at_least_0("max_norm", max_norm)
+            return self._update(gradients, AT_LEAST_0.take("clip_value", clip_value), 1.0)
+        limit = AT_LEAST_0.take("max_norm", max_norm)
         gradients = self._plans.conform(gradients)
         # As torch, which has the small number so that gradients of zero stay what they are; NaN is for all of them.
         factor = limit / (self._plans.norm(gradients) + 1e-6)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from grilly_optim.optim._options import Range, real
+from grilly_optim.optim._options import Range, Whole
 
 
 class Kind(Protocol):
@@ -16,52 +14,6 @@ class Kind(Protocol):
 
     def take(self, name: str, value: Any) -> Any:
         """The value, checked."""
-
-
-@dataclass(frozen=True)
-class Whole:
-    """Whole numbers from `low` on."""
-
-    low: int
-
-    def take(self, name: str, value: Any) -> int:
-        """The value as an int.
-
-        Raises:
-            TypeError: Not a whole number; 10.0 and True are none.
-            ValueError: Below `low`.
-        """
-        try:
-            number = operator.index(value)
-        except TypeError:
-            number = None
-        if number is None or isinstance(value, bool):
-            raise TypeError(f"{name} must be a whole number, got {value!r}")
-        if number < self.low:
-            raise ValueError(f"{name} must be {self.low} or more, got {value!r}")
-        return number
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Numbers in [low, high], or in (low, high] with `above`; infinite ends belong to it."""
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-
-    def take(self, name: str, value: Any) -> float:
-        """The value as a float.
-
-        Raises:
-            TypeError: Not a real number.
-            ValueError: Outside, or NaN.
-        """
-        number = real(name, value)
-        if not self.low <= number <= self.high or (self.above and number == self.low):
-            expected = f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
-            raise ValueError(f"{name} must be {expected}, got {value!r}")
-        return number
 
 
 @dataclass(frozen=True)

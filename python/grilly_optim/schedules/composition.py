@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from grilly_optim.schedules._options import Kind, Milestones, Whole
+from grilly_optim.optim._options import Whole
+from grilly_optim.schedules._options import Kind, Milestones
 from grilly_optim.schedules.scheduler import HasGroups, LRScheduler, Scheduler, learning_rates
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from grilly_optim.optim._options import Range
-from grilly_optim.schedules._options import LEARNING_RATE, Kind, Whole
+from grilly_optim.optim._options import Range, Whole
+from grilly_optim.schedules._options import LEARNING_RATE, Kind
 from grilly_optim.schedules.scheduler import HasGroups, LRScheduler
 
 # ruff: noqa: N803 - T_max, T_0 and T_mult are the paper's names, and torch's.

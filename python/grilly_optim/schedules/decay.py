@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from grilly_optim.optim._options import Range
+from grilly_optim.optim._options import Range, Whole
 from grilly_optim.schedules._by_factor import ByFactor
-from grilly_optim.schedules._options import Kind, Milestones, Whole
+from grilly_optim.schedules._options import Kind, Milestones
 from grilly_optim.schedules.scheduler import HasGroups
 
 

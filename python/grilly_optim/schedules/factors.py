@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from grilly_optim.optim._options import Range
+from grilly_optim.optim._options import Range, Whole
 from grilly_optim.schedules._by_factor import ByFactor
-from grilly_optim.schedules._options import Interval, Kind, Whole
+from grilly_optim.schedules._options import Kind
 from grilly_optim.schedules.scheduler import HasGroups
 
-FRACTION = Interval(0, 1)
-FRACTION_ABOVE_0 = Interval(0, 1, above=True)
+FRACTION = Range(0, 1, closed=True)
+FRACTION_ABOVE_0 = Range(0, 1, closed=True, above=True)
 
 
 class ConstantLR(ByFactor):

@@ -6,20 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from grilly_optim.optim._options import Flag, Range
+from grilly_optim.optim._options import ABOVE_0, Flag, Range, Whole
 from grilly_optim.schedules._options import (
     LEARNING_RATE,
-    Interval,
     Kind,
     OneOf,
     OneOrSeveral,
-    Whole,
     per_group,
 )
 from grilly_optim.schedules.scheduler import Group, HasGroups, LRScheduler, groups_of
 
 MOMENTUM = Range(0, 1)
-ABOVE_0 = Interval(0, above=True)
 
 
 class Phase(NamedTuple):
@@ -93,7 +90,7 @@ class OneCycleLR(LRScheduler):
 
     OPTIONS: ClassVar[dict[str, Kind]] = {
         "total_steps": Whole(1),
-        "pct_start": Interval(0, 1),
+        "pct_start": Range(0, 1, closed=True),
         "anneal_strategy": OneOf(("cos", "linear")),
         "cycle_momentum": Flag(),
         "three_phase": Flag(),

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from grilly_optim.optim._options import Range, real
-from grilly_optim.schedules._options import LEARNING_RATE, Interval, Kind, OneOf, OneOrSeveral, Whole, per_group
+from grilly_optim.optim._options import Range, Whole, real
+from grilly_optim.schedules._options import LEARNING_RATE, Kind, OneOf, OneOrSeveral, per_group
 from grilly_optim.schedules.scheduler import HasGroups, Scheduler, learning_rates
 
 
@@ -68,7 +68,7 @@ class ReduceLROnPlateau(Scheduler):
     STATE: ClassVar[dict[str, Kind]] = {
         **Scheduler.STATE,
         "last_epoch": Whole(0),
-        "best": Interval(-math.inf),
+        "best": Range(closed=True),
         "num_bad_epochs": Whole(0),
         "cooldown_counter": Whole(0),
     }

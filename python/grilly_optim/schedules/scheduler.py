@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol
 
-from grilly_optim.schedules._options import LEARNING_RATE, Kind, Several, Whole, take_all
+from grilly_optim.optim._options import Whole
+from grilly_optim.schedules._options import LEARNING_RATE, Kind, Several, take_all
 
 Group = dict[str, Any]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from grilly_optim.optim._options import Range
-from grilly_optim.schedules._options import Whole
+from grilly_optim.optim._options import Range, Whole
 
 
 def lambda_lr_schedule(epoch: float) -> float:
