@@ -238,6 +238,7 @@ def loops(rules: list[Rule]) -> str:
         for r in rules
     ]
     controls = {r.control.name: r.control for r in rules if r.control}
+    rows_of = "".join(c.row_struct for c in controls.values())
     includes = "".join(f'#include "control/{name}.glsl"\n' for name in controls)
     decisions = "\n".join(control(c) for c in controls.values())
 
@@ -263,6 +264,16 @@ namespace f64 {{
 #include "lib/scalar_math.glsl"
 {includes}#undef float
 }}  // namespace f64
+namespace f32 {{
+{rows_of}}}
+#if defined(GRILLY_WIDE)
+#define float Wide
+namespace wide {{
+{rows_of}}}
+namespace by_divider {{
+{rows_of}}}
+#undef float
+#endif
 {decisions}
 }}  // namespace GRILLY_ISA
 {"".join(bodies)}

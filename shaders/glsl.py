@@ -51,6 +51,7 @@ def shaders(rule: Rule, precision: str) -> dict[str, str]:
 def _pass(rule: Rule, precision: str, name: str) -> str:
     """A pass over all elements."""
     real, size = PRECISIONS[precision]
+    row = rule.control.row_struct if rule.control else ""
     fields = len(rule.state)
     streams = list(enumerate(rule.streams))
     first = name == "sums"
@@ -89,7 +90,7 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
             "REAL": real,
             "SIZE": str(size),
             "DOUBLE": str(int(precision == "f64")),
-            "SOURCE": _in_precision(_template("lib/gradient.glsl") + rule.source, real),
+            "SOURCE": _in_precision(_template("lib/gradient.glsl") + row + rule.source, real),
             "PARAMETER": rule.state[0],
             "GRADIENT": rule.inputs[0],
             "LOAD_PACKS": _lines(

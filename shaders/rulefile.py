@@ -8,10 +8,10 @@ A rule file holds two structs and one function::
 
 The file is named like the function. A rule whose scalars depend on sums over all elements has a first pass too::
 
+    CONTROLLED_BY(y)                              // shaders/control/y.glsl decides between the passes
     struct XSums { float gg, ...; };              // what one element adds to each sum; the name of a state field is no
                                                   // sum: the first pass sets that field, and the second leaves it alone
-    SUMS XSums x_sums(XState s, float g, ..., XScalars h) { ... }
-    CONTROLLED_BY(y)                              // shaders/control/y.glsl decides between the passes
+    SUMS XSums x_sums(XState s, float g, ..., YRow h) { ... }
 
 The last input may be one that the engine draws, by element, unless the caller gives it::
 
@@ -20,7 +20,7 @@ The last input may be one that the engine draws, by element, unless the caller g
 A file with sums and no update is a rule that only measures. A control file holds::
 
     struct YControl { float ...; };               // numbers of the whole run: the sums by their names, and the caller's
-    struct YRow { float ...; };                   // the scalars of the rules it controls, in their order
+    struct YRow { float ...; };                   // the scalars of the rules it controls, which do not define their own
     CONTROL YControl y_decide(YControl c) { ... }
     CONTROL YRow y_row(YRow r, YControl c) { ... }
 """
@@ -56,6 +56,11 @@ class Control:
     row_type: str
     row: tuple[str, ...]
     source: str
+
+    @property
+    def row_struct(self) -> str:
+        """The scalars of its rules, which read them without the rest of the file."""
+        return f"struct {self.row_type} {{ float {', '.join(self.row)}; }};\n"
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,9 @@ def parse(path: Path) -> Rule:
     """Read one rule file; `RuleError` names the file and what is wrong with it."""
     source = path.read_text()
     code = code_of(source)
-    structs = _structs(code)
+    structs, control = _structs(code), _control(path, code)
+    if control:
+        structs[control.row_type] = control.row
     updates, sums = _functions("RULE", code), _functions("SUMS", code)
     name, sums_name = path.stem, f"{path.stem}_sums"
     if name not in updates and sums_name not in sums:
@@ -132,7 +139,7 @@ def parse(path: Path) -> Rule:
         sums_type,
         tuple(n for n in structs.get(sums_type, ()) if n not in state),
         tuple(n for n in structs.get(sums_type, ()) if n in state),
-        _control(path, code),
+        control,
         _drawn(path, code, inputs),
     )
     reserved = RESERVED.intersection(rule.streams + rule.scalars + rule.sums)
@@ -190,8 +197,8 @@ def _control(path: Path, code: str) -> Control | None:
 def _check_control(path: Path, rule: Rule) -> None:
     if rule.control is None:
         return
-    if rule.control.row != rule.scalars:
-        raise RuleError(f"{path.name}: the scalars differ from {rule.control.row_type} of {rule.control.name}")
+    if rule.scalars_type != rule.control.row_type:
+        raise RuleError(f"{path.name}: {rule.name} must take {rule.control.row_type} of {rule.control.name}")
     missing = set(rule.sums) - set(rule.control.fields)
     if missing:
         raise RuleError(f"{path.name}: {rule.control.type} has no field for the sum {sorted(missing)[0]!r}")

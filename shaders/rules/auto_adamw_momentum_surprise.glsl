@@ -1,23 +1,18 @@
 // auto_adamw_momentum.glsl and auto_adamw_surprise.glsl in one.
 // control/auto_adamw.glsl says what the scalars are.
 
+CONTROLLED_BY(auto_adamw)
+
 struct AutoAdamwMomentumSurpriseState {
   float p, m, v, d, e;
-};
-
-struct AutoAdamwMomentumSurpriseScalars {
-  float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, keep, add, fresh, carry;
-  float share, weight_decay, t, product;
 };
 
 struct AutoAdamwMomentumSurpriseSums {
   float gd, gg, dd, gm, ee, e;
 };
 
-CONTROLLED_BY(auto_adamw)
-
 SUMS AutoAdamwMomentumSurpriseSums auto_adamw_momentum_surprise_sums(AutoAdamwMomentumSurpriseState s, float g,
-                                                                     AutoAdamwMomentumSurpriseScalars h) {
+                                                                     AutoAdamwRow h) {
   float d = h.fresh > 0 ? s.d : 0;
   float gm = h.fresh > 0 ? g * s.m : 0;
   float away = g - s.e;
@@ -28,7 +23,7 @@ SUMS AutoAdamwMomentumSurpriseSums auto_adamw_momentum_surprise_sums(AutoAdamwMo
 }
 
 RULE AutoAdamwMomentumSurpriseState auto_adamw_momentum_surprise(AutoAdamwMomentumSurpriseState s, float g,
-                                                                 AutoAdamwMomentumSurpriseScalars h) {
+                                                                 AutoAdamwRow h) {
   float m = h.beta1 * s.m + h.c1 * g;
   float v = h.beta2 * s.v + h.c2 * g * g;
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);

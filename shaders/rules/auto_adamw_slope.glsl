@@ -4,28 +4,23 @@
 // depend on it at all, and rounding would leave something whose direction the cosine makes as large as any other.
 // control/auto_adamw.glsl says what the scalars are.
 
+CONTROLLED_BY(auto_adamw)
+
 struct AutoAdamwSlopeState {
   float p, m, v, d, j;
-};
-
-struct AutoAdamwSlopeScalars {
-  float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, keep, add, fresh, carry;
-  float share, weight_decay, t, product;
 };
 
 struct AutoAdamwSlopeSums {
   float gd, gg, dd, gj, jj;
 };
 
-CONTROLLED_BY(auto_adamw)
-
-SUMS AutoAdamwSlopeSums auto_adamw_slope_sums(AutoAdamwSlopeState s, float g, AutoAdamwSlopeScalars h) {
+SUMS AutoAdamwSlopeSums auto_adamw_slope_sums(AutoAdamwSlopeState s, float g, AutoAdamwRow h) {
   float d = h.fresh > 0 ? s.d : 0;
   float j = h.fresh > 0 ? s.j : 0;
   return AutoAdamwSlopeSums(g * d, g * g, d * d, g * j, j * j);
 }
 
-RULE AutoAdamwSlopeState auto_adamw_slope(AutoAdamwSlopeState s, float g, AutoAdamwSlopeScalars h) {
+RULE AutoAdamwSlopeState auto_adamw_slope(AutoAdamwSlopeState s, float g, AutoAdamwRow h) {
   float m = h.beta1 * s.m + h.c1 * g;
   float v = h.beta2 * s.v + h.c2 * g * g;
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);

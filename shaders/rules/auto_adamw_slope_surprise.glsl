@@ -1,23 +1,17 @@
 // auto_adamw_slope.glsl and auto_adamw_surprise.glsl in one.
 // control/auto_adamw.glsl says what the scalars are.
 
+CONTROLLED_BY(auto_adamw)
+
 struct AutoAdamwSlopeSurpriseState {
   float p, m, v, d, j, e;
-};
-
-struct AutoAdamwSlopeSurpriseScalars {
-  float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, keep, add, fresh, carry;
-  float share, weight_decay, t, product;
 };
 
 struct AutoAdamwSlopeSurpriseSums {
   float gd, gg, dd, gj, jj, ee, e;
 };
 
-CONTROLLED_BY(auto_adamw)
-
-SUMS AutoAdamwSlopeSurpriseSums auto_adamw_slope_surprise_sums(AutoAdamwSlopeSurpriseState s, float g,
-                                                               AutoAdamwSlopeSurpriseScalars h) {
+SUMS AutoAdamwSlopeSurpriseSums auto_adamw_slope_surprise_sums(AutoAdamwSlopeSurpriseState s, float g, AutoAdamwRow h) {
   float d = h.fresh > 0 ? s.d : 0;
   float j = h.fresh > 0 ? s.j : 0;
   float away = g - s.e;
@@ -27,8 +21,7 @@ SUMS AutoAdamwSlopeSurpriseSums auto_adamw_slope_surprise_sums(AutoAdamwSlopeSur
   return AutoAdamwSlopeSurpriseSums(g * d, g * g, d * d, g * j, j * j, ee, e);
 }
 
-RULE AutoAdamwSlopeSurpriseState auto_adamw_slope_surprise(AutoAdamwSlopeSurpriseState s, float g,
-                                                           AutoAdamwSlopeSurpriseScalars h) {
+RULE AutoAdamwSlopeSurpriseState auto_adamw_slope_surprise(AutoAdamwSlopeSurpriseState s, float g, AutoAdamwRow h) {
   float m = h.beta1 * s.m + h.c1 * g;
   float v = h.beta2 * s.v + h.c2 * g * g;
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);

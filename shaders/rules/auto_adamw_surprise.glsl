@@ -1,22 +1,17 @@
 // auto_adamw.glsl that also watches how surprising gradients are. e is a running mean of the gradients.
 // control/auto_adamw.glsl says what the scalars are.
 
+CONTROLLED_BY(auto_adamw)
+
 struct AutoAdamwSurpriseState {
   float p, m, v, d, e;
-};
-
-struct AutoAdamwSurpriseScalars {
-  float beta1, c1, beta2, c2, inv_bc1, inv_sqrt_bc2, eps, decay, lr, keep, add, fresh, carry;
-  float share, weight_decay, t, product;
 };
 
 struct AutoAdamwSurpriseSums {
   float gd, gg, dd, ee, e;
 };
 
-CONTROLLED_BY(auto_adamw)
-
-SUMS AutoAdamwSurpriseSums auto_adamw_surprise_sums(AutoAdamwSurpriseState s, float g, AutoAdamwSurpriseScalars h) {
+SUMS AutoAdamwSurpriseSums auto_adamw_surprise_sums(AutoAdamwSurpriseState s, float g, AutoAdamwRow h) {
   float d = h.fresh > 0 ? s.d : 0;
   float away = g - s.e;
   float ee = away * away;
@@ -25,7 +20,7 @@ SUMS AutoAdamwSurpriseSums auto_adamw_surprise_sums(AutoAdamwSurpriseState s, fl
   return AutoAdamwSurpriseSums(g * d, g * g, d * d, ee, e);
 }
 
-RULE AutoAdamwSurpriseState auto_adamw_surprise(AutoAdamwSurpriseState s, float g, AutoAdamwSurpriseScalars h) {
+RULE AutoAdamwSurpriseState auto_adamw_surprise(AutoAdamwSurpriseState s, float g, AutoAdamwRow h) {
   float m = h.beta1 * s.m + h.c1 * g;
   float v = h.beta2 * s.v + h.c2 * g * g;
   float scale = h.inv_bc1 / (sqrt(v) * h.inv_sqrt_bc2 + h.eps);
