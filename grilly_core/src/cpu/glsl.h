@@ -10,10 +10,12 @@
 
 #define RULE static inline
 #define SUMS static inline
+#define PARTS static inline
 #define CONTROL static inline
 #define CONTROLLED_BY(name)
 #define NORMAL(name)
 #define UNIFORM(name)
+#define OPTIONAL(name, value)
 
 // Elements do not depend on one another: a stream is either a different one or the same memory, element by element.
 #if defined(__clang__)
@@ -56,6 +58,7 @@ static inline double floor(double x) { return std::floor(x); }
 
 static inline int floatBitsToInt(float x) { return std::bit_cast<int>(x); }
 static inline float intBitsToFloat(int x) { return std::bit_cast<float>(x); }
+static inline float mix(float a, float b, bool second) { return second ? b : a; }
 
 }  // namespace GRILLY_ISA
 }  // namespace grilly

@@ -24,14 +24,14 @@ def normals_of(words: Words) -> Floats:
     """Standard normal numbers from pairs of words (Box & Muller 1958); as many as there are words, an even number."""
     u, v = words[::2], words[1::2]
     r = _root_of(_minus_two_log(u))
-    t = ((v << np.uint32(2)).view(np.int32) >> np.int32(8)).astype(np.float32) * _F(2**-23)
+    turned = v + np.uint32(0x20000000)
+    t = ((turned & np.uint32(0x3FFFFFC0)).view(np.int32) - np.int32(0x20000000)).astype(np.float32) * _F(2**-29)
     z = t * t
     sine = t * (_F(0.785398163) + z * (_F(-0.0807454586) + z * (_F(0.00249004923) + z * _F(-3.59789774e-5))))
     cosine = _F(1) + z * (_F(-0.308424503) + z * (_F(0.0158503968) + z * _F(-3.19160114e-4)))
-    quarter = (v + np.uint32(0x20000000)) >> np.uint32(30)
-    even = (quarter & np.uint32(1)) == 0
+    even = (turned & np.uint32(0x40000000)) == 0
     x, y = np.where(even, cosine, sine), np.where(even, sine, cosine)
-    sign_x, sign_y = ((q & np.uint32(2)) << np.uint32(30) for q in (quarter + np.uint32(1), quarter))
+    sign_x, sign_y = (q & np.uint32(0x80000000) for q in (turned + np.uint32(0x40000000), turned))
     both = [r * (part.view(np.uint32) ^ sign).view(np.float32) for part, sign in ((x, sign_x), (y, sign_y))]
     numbers: Floats = np.stack(both, axis=-1).reshape(-1)
     return numbers
@@ -39,12 +39,12 @@ def normals_of(words: Words) -> Floats:
 
 def _minus_two_log(u: Words) -> Floats:
     bits = ((u >> np.uint32(8)) + np.uint32(1)).astype(np.float32).view(np.int32)
-    e = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
-    f = (bits - (e << np.int32(23))).view(np.float32) - _F(1)
+    n = (np.int32(0x4BB504F2) - bits) & np.int32(0x7F800000)
+    f = (bits + n - np.int32(0x0C000000)).view(np.float32) - _F(1)
     q: Any = np.full(f.shape, -0.174008667, np.float32)
     for c in (0.285349816, -0.298295408, 0.331551671, -0.399261266, 0.500026762, -0.66667819):
         q = q * f + _F(c)
-    result: Floats = (np.int32(24) - e).astype(np.float32) * _F(1.38629436) - f * (_F(2) - f * (f * q + _F(1)))
+    result: Floats = n.astype(np.float32) * _F(1.6525916635e-7) - f * (_F(2) - f * (f * q + _F(1)))
     return result
 
 
