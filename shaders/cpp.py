@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from glsl import PRECISIONS, fill
+from glsl import PRECISIONS, SKETCH, fill
 from rulefile import Control, Rule, code_of
 
 HERE = Path(__file__).resolve().parent
@@ -23,36 +23,41 @@ def shares_divider(rule: Rule) -> bool:
 
 def body_of(rule: Rule, function: str) -> str:
     """What stands in a function's braces."""
-    return re.split(rf"\b(?:RULE|SUMS)\s+\w+\s+{function}\b", code_of(rule.source))[1].split("}")[0]
+    return re.split(rf"\b(?:RULE|SUMS|PARTS)\s+\w+\s+{function}\b", code_of(rule.source))[1].split("\n}")[0]
 
 
 def read_by(rule: Rule, function: str) -> tuple[str, ...]:
-    """The streams that a function of the rule reads."""
+    """The streams that a function of the rule reads, itself or through the others that it calls."""
     body = body_of(rule, function)
+    others = [rule.function] * rule.updates + [f"{rule.function}_parts"] * bool(rule.parts)
+    for other in others:
+        if other != function and re.search(rf"\b{other}\(", body):
+            body += body_of(rule, other)
     return tuple(n for n in rule.streams if n in rule.inputs or re.search(rf"\bs\.{n}\b", body))
 
 
 def only_written(rule: Rule) -> tuple[str, ...]:
     """Fields that the update gives without having read them."""
-    return tuple(n for n in rule.updated if n not in read_by(rule, rule.name))
+    return tuple(n for n in rule.updated if n not in read_by(rule, rule.function))
 
 
 def wide_loop(rule: Rule) -> str:
     """The loop that takes many elements at once, where the instruction set has one (see wide.h)."""
-    read, written = read_by(rule, rule.name), only_written(rule)
-    fetches = " ".join(f"fetch({n} + i);" for n in read if n not in rule.set_first)
+    read, written = read_by(rule, rule.function), only_written(rule)
+    fetches = " ".join(f"fetch({n} + i);" for n in read if n in rule.loaded + rule.inputs)
     if written:
         fetches += f" if (!Far) {{ {' '.join(f'fetch({n} + i);' for n in written)} }}"
 
     def update(namespace: str, which: str = "") -> str:
-        taken = {n: f"load({which}{n} + i)" for n in rule.updated if n in read}
-        fields = ", ".join(taken.get(n, "Wide{}") for n in rule.state)
+        taken = {n: f"load({which}{n} + i)" for n in rule.loaded if n in read}
+        taken |= {n: f"splat({value})" for n, value in rule.absent}
+        fields = ", ".join(taken.get(n, "Wide{}") for n in rule.fields)
         inputs = ", ".join(f"load({which}{n} + i)" for n in rule.inputs)
         # A whole vector that nobody has read need not be fetched to be overwritten.
         how = {n: "store_only<Far>" if n in written and not which else "store" for n in rule.updated}
         stores = " ".join(f"{how[n]}({which}{n} + i, s.{n});" for n in rule.updated)
         scalars = ", ".join(f"splat(h.{n})" for n in rule.scalars)
-        return f"""const {namespace}::{rule.state_type} s = {namespace}::{rule.name}(
+        return f"""const {namespace}::{rule.state_type} s = {namespace}::{rule.function}(
         {namespace}::{rule.state_type}{{{fields}}}, {inputs}, {namespace}::{rule.scalars_type}{{{scalars}}});
     {stores}"""
 
@@ -91,19 +96,20 @@ def loop(rule: Rule, precision: str) -> str:
     if not rule.updates:
         return ""
     real, _ = PRECISIONS[precision]
-    types = [(real, n) for n in rule.updated] + [(f"const {real}", n) for n in rule.inputs]
+    types = [(real if n in rule.updated else f"const {real}", n) for n in rule.loaded + rule.inputs]
     at = [rule.streams.index(n) for _, n in types]
     state, scalars = f"{precision}::{rule.state_type}", f"{precision}::{rule.scalars_type}"
     name = f"{rule.name}_{precision}"
     arguments = ", ".join(f"{t}* {n}" for t, n in types)
-    fields = ", ".join(f"{n}[i]" if n in rule.updated else "0" for n in rule.state)
+    absent = {n: str(value) for n, value in rule.absent}
+    fields = ", ".join(f"{n}[i]" if n in rule.loaded else absent.get(n, "0") for n in rule.fields)
     inputs = ", ".join(f"{n}[i]" for n in rule.inputs)
     stores = " ".join(f"{n}[i] = s.{n};" for n in rule.updated)
     casts = ", ".join(f"static_cast<{t}*>(stream[{k}])" for k, (t, _) in zip(at, types, strict=True))
     row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
     plain = f"""  GRILLY_NO_LOOP_DEPENDENCE
   for (std::size_t i = 0; i < count; ++i) {{  // RULE LOOP {name}
-    const {state} s = {precision}::{rule.name}({state}{{{fields}}}, {inputs}, h);
+    const {state} s = {precision}::{rule.function}({state}{{{fields}}}, {inputs}, h);
     {stores}
   }}
 """
@@ -135,12 +141,23 @@ def sums(rule: Rule, precision: str) -> str:
     )
     row = ", ".join(f"static_cast<{real}>(row[{k}])" for k in range(len(rule.scalars)))
     count = len(rule.sums)
+    # Before the pass changes anything.
+    first = len(rule.streams)
+    kept = [f"static_cast<{real}*>(stream[{first + k}])" for k in range(len(rule.parts))]
+    keep = (
+        f"  if (stream[{first}])\n    {rule.name}_parts_{precision}({', '.join([*rule.streams, *kept])}, h, count);\n"
+    )
+    keep = keep if rule.parts else ""
 
     def term(namespace: str, element: str, scalars: str) -> str:
-        fields = ", ".join(element.format(n=n) for n in rule.state)
+        missing = "splat({})" if "load" in element else "{}"
+        absent = {n: missing.format(value) for n, value in rule.absent}
+        fields = ", ".join(absent.get(n) or element.format(n=n) for n in rule.fields)
         inputs = ", ".join(element.format(n=n) for n in rule.inputs)
         state = f"{namespace}::{rule.state_type}{{{fields}}}"
-        return f"const {namespace}::{rule.sums_type} x = {namespace}::{rule.name}_sums({state}, {inputs}, {scalars});"
+        return (
+            f"const {namespace}::{rule.sums_type} x = {namespace}::{rule.function}_sums({state}, {inputs}, {scalars});"
+        )
 
     def add(target: str, value: str) -> str:
         return " ".join(f"{target.format(k=k)} += {value.format(n=n)};" for k, n in enumerate(rule.sums))
@@ -169,7 +186,7 @@ def sums(rule: Rule, precision: str) -> str:
 """
     splat = ", ".join(f"splat(h.{n})" for n in rule.scalars)
     # Only what this pass reads: fetching more would cost what it saves.
-    fetches = " ".join(f"fetch({n} + i);" for n in read_by(rule, f"{rule.name}_sums"))
+    fetches = " ".join(f"fetch({n} + i);" for n in read_by(rule, f"{rule.function}_sums"))
     shared = shares_divider(rule)
     last = f"""{{
       const std::size_t i = from + 3 * kClasses;
@@ -201,7 +218,28 @@ def sums(rule: Rule, precision: str) -> str:
 static void {name}(const double* row, void* const* stream, std::size_t count, double* sums) {{
   {streams}
   const {precision}::{rule.scalars_type} h{{{row}}};
-{body}}}"""
+{keep}{body}}}"""
+
+
+def parts(rule: Rule, precision: str) -> str:
+    """A loop of its own keeps a chunk's parts, so that those who do not want them do not pay for it."""
+    if not rule.parts:
+        return ""
+    real, _ = PRECISIONS[precision]
+    types = [(f"const {real}", n) for n in rule.streams] + [(real, n) for n in rule.parts]
+    arguments = ", ".join(f"{t}* {n}" for t, n in types)
+    absent = {n: str(value) for n, value in rule.absent}
+    fields = ", ".join(absent.get(n, f"{n}[i]") for n in rule.fields)
+    inputs = ", ".join(f"{n}[i]" for n in rule.inputs)
+    state, scalars = f"{precision}::{rule.state_type}", f"{precision}::{rule.scalars_type}"
+    return f"""
+static GRILLY_NOINLINE void {rule.name}_parts_{precision}({arguments}, {scalars} h, std::size_t count) {{
+  GRILLY_NO_LOOP_DEPENDENCE
+  for (std::size_t i = 0; i < count; ++i) {{  // RULE LOOP {rule.name}_parts_{precision}
+    const {precision}::{rule.parts_type} x = {precision}::{rule.function}_parts({state}{{{fields}}}, {inputs}, h);
+    {" ".join(f"{n}[i] = x.{n};" for n in rule.parts)}
+  }}
+}}"""
 
 
 def control(control: Control) -> str:
@@ -226,16 +264,17 @@ static void {control.name}_row(double* row, const double* numbers) {{
 def loops(rules: list[Rule]) -> str:
     """The C++ source that is compiled once per instruction set."""
     template = (HERE / "loops.cpp.in").read_text()
+    files = {r.function: [other for other in rules if other.function == r.function] for r in rules}
     bodies = [
         fill(
             template,
             {
-                "RULE": r.name,
-                "WIDE": str(int(is_straight(r))),
-                "LOOPS": "\n".join(make(r, p) for make in (loop, sums) for p in PRECISIONS),
+                "RULE": name,
+                "WIDE": str(int(is_straight(mine[0]))),
+                "LOOPS": "\n".join(make(r, p) for r in mine for make in (loop, parts, sums) for p in PRECISIONS),
             },
         )
-        for r in rules
+        for name, mine in files.items()
     ]
     controls = {r.control.name: r.control for r in rules if r.control}
     rows_of = "".join(c.row_struct for c in controls.values())
@@ -292,29 +331,31 @@ extern const DrawLoops draw_loops = {{{{draw_elements<float, normal_blocks>, dra
 
 def table(rules: list[Rule], spirv: dict[tuple[str, str, str], list[int]]) -> str:
     """The table of rules: names, fields and SPIR-V, in the order of the loops."""
-    arrays, rows = [], []
+    arrays, rows = {}, []
 
     def strings(names: tuple[str, ...]) -> str:
         return "{" + ", ".join(f'"{n}"' for n in names) + "}"
 
-    def modules(rule: Rule, which: str) -> str:
+    def modules(function: str, which: str) -> str:
         made = []
         for precision in PRECISIONS:
-            words = spirv.get((rule.name, which, precision), [])
-            name = f"{rule.name}_{which}_{precision}"
+            words = spirv.get((function, which, precision), [])
+            name = f"{function}_{which}_{precision}"
             if words:
-                arrays.append(f"const std::uint32_t {name}[] = {{{','.join(map(hex, words))}}};")
+                arrays[name] = f"const std::uint32_t {name}[] = {{{','.join(map(hex, words))}}};"
             made.append(f"Spirv{{{name}, {len(words)}}}" if words else "Spirv{}")
         return "{" + ", ".join(made) + "}"
 
     for rule in rules:
         at = [rule.numbers.index(n) for n in rule.sums]
-        streams = f"{strings(rule.state)}, {strings(rule.inputs)}, Drawn::{rule.drawn}"
-        lists = f"{streams}, {', '.join(map(strings, (rule.scalars, rule.sums, rule.numbers)))}"
-        spirvs = ", ".join(modules(rule, which) for which in ("update", "sums", "control"))
-        flags = f"{str(rule.updates).lower()}, {str(rule.control is not None).lower()}"
+        places = [str(rule.state.index(n)) if n in rule.state else "kMissing" for n in rule.fields]
+        streams = f"{strings(rule.state)}, {{{', '.join(places)}}}, {strings(rule.inputs)}, Drawn::{rule.drawn}"
+        lists = f"{streams}, {', '.join(map(strings, (rule.scalars, rule.sums, rule.parts, rule.numbers)))}"
+        spirvs = ", ".join(modules(rule.function, which) for which in ("update", "sums", "control"))
+        flags = ", ".join(str(flag).lower() for flag in (rule.updates, rule.either, rule.control is not None))
         rows.append(f'    {{"{rule.name}", {lists}, {{{", ".join(map(str, at))}}}, {flags}, {spirvs}}},')
-    joined_arrays, joined_rows = "\n".join(arrays), "\n".join(rows)
+    sketch = modules(SKETCH, "sums")
+    joined_arrays, joined_rows = "\n".join(arrays.values()), "\n".join(rows)
     return f"""// Generated by shaders/generate.py.
 #include "grilly/rules.h"
 
@@ -328,6 +369,11 @@ const std::vector<Rule>& rules() {{
 {joined_rows}
   }};
   return table;
+}}
+
+const SpirvPair& sketch_shader() {{
+  static const SpirvPair shader = {sketch};
+  return shader;
 }}
 }}  // namespace grilly
 """

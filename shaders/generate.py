@@ -11,21 +11,26 @@ import sys
 from pathlib import Path
 
 from cpp import loops, table
-from glsl import PRECISIONS, compile_shader, shaders
-from rulefile import Rule, RuleError, parse
+from glsl import PRECISIONS, SKETCH, compile_shader, shaders, sketch_shader
+from rulefile import Rule, RuleError, parse, variants
 
 HERE = Path(__file__).resolve().parent
 
 
 def compile_all(rules: list[Rule], out: Path, glslang: str) -> dict[tuple[str, str, str], list[int]]:
-    """The SPIR-V of every rule, pass and precision."""
+    """The SPIR-V of every rule file, pass and precision, and of sketches."""
+    texts = {
+        (rule.name, name, precision): text
+        for rule in rules
+        for precision in PRECISIONS
+        for name, text in shaders(rule, precision).items()
+    }
+    texts |= {(SKETCH, "sums", precision): sketch_shader(precision) for precision in PRECISIONS}
     spirv = {}
-    for rule in rules:
-        for precision in PRECISIONS:
-            for name, text in shaders(rule, precision).items():
-                source = out / f"{rule.name}_{name}_{precision}.comp"
-                source.write_text(text)
-                spirv[rule.name, name, precision] = compile_shader(glslang, source)
+    for key, text in texts.items():
+        source = out / f"{'_'.join(key)}.comp"
+        source.write_text(text)
+        spirv[key] = compile_shader(glslang, source)
     return spirv
 
 
@@ -38,8 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        rules = [parse(path) for path in sorted(options.rules.glob("*.glsl"))]
-        spirv = compile_all(rules, options.out, options.glslang) if options.glslang else {}
+        files = [parse(path) for path in sorted(options.rules.glob("*.glsl"))]
+        rules = sorted((made for rule in files for made in variants(rule)), key=lambda rule: rule.name)
+        spirv = compile_all(files, options.out, options.glslang) if options.glslang else {}
         (options.out / "loops.cpp").write_text(loops(rules))
         (options.out / "rules.cpp").write_text(table(rules, spirv))
     except RuleError as error:

@@ -7,9 +7,10 @@ import struct
 import subprocess
 from pathlib import Path
 
-from rulefile import Rule, RuleError
+from rulefile import Control, Rule, RuleError
 
 HERE = Path(__file__).resolve().parent
+SKETCH = "sketch"  # what the shader that belongs to no rule is called among the rules
 PRECISIONS = {"f32": ("float", 4), "f64": ("double", 8)}
 
 SPIRV_MAGIC = 0x07230203
@@ -29,6 +30,12 @@ def _template(name: str) -> str:
     return (HERE / name).read_text()
 
 
+def sketch_shader(precision: str) -> str:
+    """The shader that adds up the elements of each bucket of a sketch; the precision is that of its sums."""
+    real, size = PRECISIONS[precision]
+    return fill(_template("sketch.comp.in"), {"REAL": real, "SIZE": str(size), "DOUBLE": str(int(precision == "f64"))})
+
+
 def _in_precision(source: str, real: str) -> str:
     return f"#define float {real}\n{source}#undef float" if real != "float" else source
 
@@ -44,7 +51,8 @@ def shaders(rule: Rule, precision: str) -> dict[str, str]:
         made["update"] = _pass(rule, precision, "update")
     if rule.sums:
         made["sums"] = _pass(rule, precision, "sums")
-        made["control"] = _control(rule, precision)
+    if rule.control:
+        made["control"] = _control(rule.control, rule.sums, precision)
     return made
 
 
@@ -57,31 +65,50 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
     first = name == "sums"
     # Which fields the pass gives; the second has no use for those that the first has set.
     given = [(k, n) for k, n in streams[:fields] if n in (rule.set_first if first else rule.updated)]
-    taken = rule.state if first else rule.updated
+    parts = rule.parts if first else ()
+    taken = rule.state if first else rule.loaded
     gives = "x" if first else "s"
-    nothing = f"{real}(0)"
-    here = "stream" if first else "segment.stream"
+    at = {n: k for k, n in streams}
+    here, elements = ("stream", "elements") if first else ("segment.stream", "segment.elements")
     narrow = [f"Narrow({here}[{k}] + byte).at[i]" for k, _ in streams]
     # The rule sees the gradient as it was mixed, not as it stands in memory.
     inputs = ["g", *narrow[fields + 1 :]]
-    draws, draw_pack, drawn, load_tail = "", "", "", []
+    load = {n: f"unpack(Wide({here}[{k}] + byte).at[0])" for k, n in streams}
+    # Memory is not touched where there is none.
+    otherwise = {n: (f"kMissing_{n}", f"filled({value})") for n, value in rule.optional}
+    draws, draw_pack = "", ""
     if rule.drawn != "none":
-        drawn, last = rule.inputs[-1], len(streams) - 1
-        inputs[-1] = f"{drawn}_tail.e[i]" if len(inputs) > 1 else "g"
-        # Memory is not touched where there is none.
-        load_tail = [
-            f"Pack {drawn}_tail;",
-            f"if (kDrawn) {drawn}_tail = drawn(segment.element + begin, segment.random_stream);",
-            f"for (uint i = 0; !kDrawn && begin + i < {'elements' if first else 'segment.elements'}; ++i)",
-            f"  {drawn}_tail.e[i] = {narrow[last]};",
-        ]
-        narrow[last] = f"{drawn}_tail.e[i]"
+        otherwise[rule.inputs[-1]] = ("kDrawn", "drawn(segment.element + begin, segment.random_stream)")
         draws = _WORDS + _template("lib/philox.glsl") + _template("lib/draws.glsl")
         draw_pack = fill(_DRAW_PACK, {"REAL": real, "NUMBERS": _NUMBERS[rule.drawn]})
+    load_tail = []
+    for k, n in streams:
+        if n not in otherwise:
+            continue
+        there, made = otherwise[n]
+        load_tail += [
+            f"Pack {n}_tail;",
+            f"if ({there}) {n}_tail = {made};",
+            f"for (uint i = 0; !{there} && begin + i < {elements}; ++i) {n}_tail.e[i] = {narrow[k]};",
+        ]
+        load[n] = f"{n}_; if ({there}) {n}_ = {made}; else {n}_ = {load[n]}"
+        narrow[k] = f"{n}_tail.e[i]"
+    if rule.inputs[-1] in otherwise:
+        inputs[-1] = narrow[-1] if len(inputs) > 1 else "g"
+    pack_fields = ", ".join(f"{n}_.e[i]" if n in taken else f"{real}(0)" for n in rule.fields)
+    pack_inputs = ", ".join(f"{n}_.e[i]" for n in rule.inputs)
+    tail_fields = ", ".join(narrow[at[n]] if n in taken else f"{real}(0)" for n in rule.fields)
+    tail_inputs = ", ".join(inputs)
+
+    def keep(of_state: str, of_inputs: str, to: list[str]) -> str:
+        call = f"{rule.parts_type} of = {rule.function}_parts({rule.state_type}({of_state}), {of_inputs}, h);"
+        stores = " ".join(f"{place} = of.{n};" for place, n in zip(to, parts, strict=True))
+        return _lines(6, [f"if (kParted) {{ {call} {stores} }}"] if parts else [])
+
     return fill(
         _template("common.comp.in") + _template(f"{name}.comp.in"),
         {
-            "RULE": rule.name,
+            "RULE": rule.function,
             "STATE": rule.state_type,
             "SCALARS": rule.scalars_type,
             "SUMS": rule.sums_type,
@@ -96,25 +123,37 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
             "LOAD_PACKS": _lines(
                 4,
                 [
-                    f"Pack {n}_ = unpack(Wide({here}[{k}] + byte).at[0]);"
-                    for k, n in streams
-                    if n in taken + rule.inputs and n != drawn
+                    f"Pack {load[n] if n in otherwise else f'{n}_ = {load[n]}'};"
+                    for _, n in streams
+                    if n in taken + rule.inputs
                 ]
-                + ([_LOAD_DRAWN.format(n=drawn, at=f"{here}[{len(streams) - 1}] + byte")] if drawn else []),
+                + [f"Pack {n}_;" for n in parts],
             ),
             "LOAD_TAIL": _lines(4, load_tail),
+            "PARTS": f"uint64_t part[{len(rule.parts)}];" if rule.parts else "",
+            "OPTIONAL": _lines(
+                0, [_MISSING.format(id=_FIRST_MISSING + rule.fields.index(n), n=n) for n, _ in rule.optional]
+            ),
             "DRAWS": draws,
             "DRAW_PACK": draw_pack,
-            "PACK_FIELDS": ", ".join(f"{n}_.e[i]" if n in taken else nothing for n in rule.state),
-            "PACK_INPUTS": ", ".join(f"{n}_.e[i]" for n in rule.inputs),
+            "PACK_FIELDS": pack_fields,
+            "PACK_INPUTS": pack_inputs,
             "SET_PACKS": _lines(6, [f"{n}_.e[i] = {gives}.{n};" for _, n in given]),
-            "STORE_PACKS": _lines(4, [f"Wide({here}[{k}] + byte).at[0] = pack({n}_);" for k, n in given]),
+            "STORE_PACKS": _lines(
+                4,
+                [f"Wide({here}[{k}] + byte).at[0] = pack({n}_);" for k, n in given]
+                + [f"if (kParted) Wide(segment.part[{k}] + byte).at[0] = pack({n}_);" for k, n in enumerate(parts)],
+            ),
             "TAIL_PARAMETER": narrow[0],
             "TAIL_GRADIENT": narrow[fields],
-            "TAIL_FIELDS": ", ".join(narrow[k] if n in taken else nothing for k, n in streams[:fields]),
-            "TAIL_INPUTS": ", ".join(inputs),
+            "TAIL_FIELDS": tail_fields,
+            "TAIL_INPUTS": tail_inputs,
             "SET_TAIL": _lines(4, [f"{narrow[k]} = {gives}.{n};" for k, n in given]),
             "ADD_SUMS": _lines(10, [f"sum[{k}][side + i] += x.{n};" for k, n in enumerate(rule.sums)]),
+            "KEEP_PACKS": keep(pack_fields, pack_inputs, [f"{n}_.e[i]" for n in parts]),
+            "KEEP_TAIL": keep(
+                tail_fields, tail_inputs, [f"Narrow(segment.part[{k}] + byte).at[i]" for k, _ in enumerate(parts)]
+            ),
         },
     )
 
@@ -148,25 +187,18 @@ Pack drawn(uint64_t element, uint random_stream) {
   return made;
 }
 """
-_LOAD_DRAWN = (
-    "Pack {n}_; if (kDrawn) {n}_ = drawn(segment.element + begin, segment.random_stream); "
-    "else {n}_ = unpack(Wide({at}).at[0]);"
-)
+# By their place in the state.
+_FIRST_MISSING = 7
+_MISSING = "layout(constant_id = {id}) const bool kMissing_{n} = false;"
 _DOUBLES = """layout(buffer_reference, scalar, buffer_reference_align = 8) readonly buffer Doubles { double of[]; };
 layout(buffer_reference, scalar, buffer_reference_align = 8) writeonly buffer DoubleRow { double of[@ROW_COUNT@]; };
 """
 
 
-def _control(rule: Rule, precision: str) -> str:
+def _control(control: Control, sums: tuple[str, ...], precision: str) -> str:
     """What happens between the passes: sums, decision, scalars; in double it serves plans of both precisions."""
     real, _ = PRECISIONS[precision]
-    control, double = rule.control, precision == "f64"
-    if control:
-        source = _template("lib/scalar_math.glsl") + control.source
-        kind, row_type, row = control.type, control.row_type, control.row
-    else:
-        source = f"struct Numbers {{ float {', '.join(rule.sums)}; }};\nstruct Row {{ float unused; }};\n"
-        kind, row_type, row = "Numbers", "Row", ("unused",)
+    double, row = precision == "f64", control.row
 
     def store(buffer: str, kind: str, size: int) -> str:
         at = f"{buffer}(part.rows + k * {len(row) * size})"
@@ -174,21 +206,21 @@ def _control(rule: Rule, precision: str) -> str:
 
     floats, either = store("FloatRow", "float", 4), "if (part.is_double != 0) {{ {} }} else {{ {} }}"
     stores = either.format(store("DoubleRow", "double", 8), floats) if double else floats
-    make_row = f"{row_type} r = {control.name}_row(WideRows(part.wide_rows).of[k], shared_control);" if control else ""
+    make_row = f"{control.row_type} r = {control.name}_row(WideRows(part.wide_rows).of[k], shared_control);"
     both = "return part.is_double != 0 ? Doubles(part.sums).of[i] : double(Floats(part.sums).of[i]);"
     return fill(
         _template("control.comp.in").replace("@DOUBLE_BUFFERS@", _DOUBLES if double else ""),
         {
-            "SOURCE": _in_precision(source, real),
+            "SOURCE": _in_precision(_template("lib/scalar_math.glsl") + control.source, real),
             "REAL": real,
-            "CONTROL": kind,
-            "ROW": row_type,
+            "CONTROL": control.type,
+            "ROW": control.row_type,
             "ROW_COUNT": str(len(row)),
-            "SUM_COUNT": str(len(rule.sums)),
+            "SUM_COUNT": str(len(sums)),
             "READ_PARTIAL": both if double else "return Floats(part.sums).of[i];",
-            "TAKE_SUMS": _lines(4, [f"c.{n} = total[{k}];" for k, n in enumerate(rule.sums)]),
-            "DECIDE": f"c = {control.name}_decide(c);" if control else "",
-            "MAKE_ROW": f"{make_row} {stores}" if control else "",
+            "TAKE_SUMS": _lines(4, [f"c.{n} = total[{k}];" for k, n in enumerate(sums)]),
+            "DECIDE": f"c = {control.name}_decide(c);",
+            "MAKE_ROW": f"{make_row} {stores}",
         },
     )
 

@@ -13,6 +13,19 @@ The file is named like the function. A rule whose scalars depend on sums over al
                                                   // sum: the first pass sets that field, and the second leaves it alone
     SUMS XSums x_sums(XState s, float g, ..., YRow h) { ... }
 
+A rule without a control whose sums set the parameter (the first field) does the whole step in that pass: a run makes
+the one pass or the other, as its caller wants the sums or not.
+
+Fields may be missing. Each such line doubles the number of rules; their names end in the optional fields that they
+have, in the order of the struct (``x``, ``x_mask``), and an update does not change these fields::
+
+    OPTIONAL(mask, 1)                             // what it is where it is missing: a whole number
+
+What a step is made of may be kept, element by element, where the caller of a rule with sums wants it::
+
+    struct XParts { float part_grad, ...; };      // nothing reads these in a step
+    PARTS XParts x_parts(XState s, float g, ..., XScalars h) { ... }
+
 The last input may be one that the engine draws, by element, unless the caller gives it::
 
     NORMAL(z)                                     // standard normal numbers; UNIFORM(u): uniform ones in [0, 1)
@@ -27,6 +40,7 @@ A file with sums and no update is a rule that only measures. A control file hold
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +82,9 @@ class Rule:
     """What the engine has to know of one rule."""
 
     name: str
+    function: str
     state_type: str
-    state: tuple[str, ...]
+    fields: tuple[str, ...]
     inputs: tuple[str, ...]
     scalars_type: str
     scalars: tuple[str, ...]
@@ -80,6 +95,25 @@ class Rule:
     set_first: tuple[str, ...] = ()
     control: Control | None = None
     drawn: str = "none"
+    optional: tuple[tuple[str, int], ...] = ()
+    parts_type: str = ""
+    parts: tuple[str, ...] = ()
+    absent: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """The fields that are there."""
+        return tuple(n for n in self.fields if n not in dict(self.absent))
+
+    @property
+    def either(self) -> bool:
+        """Whether the pass with sums is the whole step, and the update another way to make it."""
+        return self.updates and self.fields[0] in self.set_first
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """State fields that the update takes."""
+        return tuple(n for n in self.state if self.either or n not in self.set_first)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -88,8 +122,8 @@ class Rule:
 
     @property
     def updated(self) -> tuple[str, ...]:
-        """State fields that the second pass takes and gives."""
-        return tuple(n for n in self.state if n not in self.set_first)
+        """State fields that the update gives."""
+        return tuple(n for n in self.loaded if n not in dict(self.optional))
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -118,16 +152,21 @@ def parse(path: Path) -> Rule:
     inputs = tuple(names[1:-1])
     if len(arguments) < 3 or (name in updates and types[0] != result) or any(t != "float" for t in types[1:-1]):
         raise RuleError(f"{path.name}: {name} must take (State s, float input, ..., Scalars h) and return its State")
-    sums_type = ""
+    sums_type, parts_type = "", ""
     if sums_name in sums:
         sums_type, same = sums[sums_name]
         if same != arguments:
             raise RuleError(f"{path.name}: {sums_name} must take what {name} takes")
-    for needed in (types[0], types[-1], sums_type):
+    if kept := _functions("PARTS", code).get(f"{name}_parts"):
+        parts_type, same = kept
+        if same != arguments or not sums_type:
+            raise RuleError(f"{path.name}: {name}_parts must take what {sums_name} takes")
+    for needed in (types[0], types[-1], sums_type, parts_type):
         if needed and needed not in structs:
             raise RuleError(f"{path.name}: struct {needed} is not defined in the file")
-    state = structs[types[0]]
+    state, of_sums = structs[types[0]], structs.get(sums_type, ())
     rule = Rule(
+        name,
         name,
         types[0],
         state,
@@ -137,20 +176,41 @@ def parse(path: Path) -> Rule:
         source,
         name in updates,
         sums_type,
-        tuple(n for n in structs.get(sums_type, ()) if n not in state),
-        tuple(n for n in structs.get(sums_type, ()) if n in state),
+        tuple(n for n in of_sums if n not in state),
+        tuple(n for n in of_sums if n in state),
         control,
         _drawn(path, code, inputs),
+        _optional(path, code, state),
+        parts_type,
+        structs.get(parts_type, ()),
     )
-    reserved = RESERVED.intersection(rule.streams + rule.scalars + rule.sums)
+    reserved = RESERVED.intersection(rule.streams + rule.scalars + rule.sums + rule.parts)
     if reserved:
         raise RuleError(f"{path.name}: {sorted(reserved)[0]!r} is a reserved word of GLSL and cannot name a field")
-    if state[0] in rule.set_first:
+    if state[0] in rule.set_first and rule.control:
         raise RuleError(f"{path.name}: {sums_name} sets {state[0]!r}, which is the second pass's to change")
-    if len(rule.streams) > MAX_STREAMS:
-        raise RuleError(f"{path.name}: {len(rule.streams)} streams, at most {MAX_STREAMS} are supported")
+    if len(rule.streams + rule.parts) > MAX_STREAMS:
+        raise RuleError(f"{path.name}: {len(rule.streams + rule.parts)} streams, at most {MAX_STREAMS} are supported")
     _check_control(path, rule)
     return rule
+
+
+def variants(rule: Rule) -> list[Rule]:
+    """The rule with all subsets of its optional fields."""
+    made = []
+    for k in range(2 ** len(rule.optional)):
+        absent = tuple(field for bit, field in enumerate(rule.optional) if not k >> bit & 1)
+        there = [n for n in rule.fields if n in dict(rule.optional) and n not in dict(absent)]
+        made.append(dataclasses.replace(rule, name="_".join([rule.function, *there]), absent=absent))
+    return made
+
+
+def _optional(path: Path, code: str, state: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    found = tuple((name, int(value)) for name, value in re.findall(r"\bOPTIONAL\((\w+),\s*(\d+)\)", code))
+    for name, _ in found:
+        if name not in state[1:]:
+            raise RuleError(f"{path.name}: OPTIONAL({name}) is none of the fields {', '.join(state[1:])}")
+    return found
 
 
 def _drawn(path: Path, code: str, inputs: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ import pytest
 import generate
 import glsl
 import grilly_optim
+import rulefile
 from check_vectorised import flags, scalar_loops
 from grilly_optim import _devices, kernels, optim
 from grilly_optim.kernels.rule import Rule
@@ -28,6 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     *(f"{package.__name__}.{m.name}" for package in (optim, kernels) for m in pkgutil.iter_modules(package.__path__)),
     "grilly_optim.benchmarks.stream",
+    "grilly_optim.sampling._rules",
+    "grilly_optim.sampling._momentum_rules",
 ]
 TWINS = {
     value.name: value
@@ -111,10 +114,11 @@ def _machine() -> str:
 @pytest.mark.parametrize("isa", instruction_sets())
 def test_every_rule_loop_is_vectorised(isa: str, tmp_path: Path) -> None:
     generated = _generate(ROOT / "shaders" / "rules", tmp_path)
-    marks = re.findall(
-        r"^(?:RULE|SUMS) ", "\n".join(p.read_text() for p in (ROOT / "shaders/rules").glob("*.glsl")), re.M
-    )
-    assert len(re.findall("RULE LOOP", generated.read_text())) == 2 * len(marks)
+    loops = 0
+    for path in (ROOT / "shaders/rules").glob("*.glsl"):
+        marks = re.findall(r"^(?:RULE|SUMS|PARTS) ", path.read_text(), re.M)
+        loops += 2 * len(marks) * len(rulefile.variants(rulefile.parse(path)))
+    assert len(re.findall("RULE LOOP", generated.read_text())) == loops
     assert scalar_loops(generated, isa) == []
 
 
@@ -181,6 +185,8 @@ struct AState { float p; };
 struct AScalars { float a; };
 RULE AState a(AState s, float g, AScalars h) { return s; }
 """
+SUMS = "struct ASums { float gg; };\nSUMS ASums a_sums(AState s, float g, AScalars h) { return s; }\n"
+PARTS = "struct AParts { float part; };\nPARTS AParts a_parts(AState s, float g, AScalars h) { return s; }\n"
 
 
 @pytest.mark.parametrize(
@@ -201,17 +207,46 @@ RULE AState a(AState s, float g, AScalars h) { return s; }
         ),
         ("a", GOOD + "NORMAL(g) UNIFORM(g)", r"a.glsl: one input at most is drawn, and it is the last one, 'g'"),
         ("a", GOOD + "NORMAL(z)", r"a.glsl: one input at most is drawn, and it is the last one, 'g'"),
+        ("a", GOOD + PARTS, r"a.glsl: a_parts must take what a_sums takes"),
         (
             "a",
-            GOOD + "struct ASums { float gg, p; };\nSUMS ASums a_sums(AState s, float g, AScalars h) { return s; }\n",
-            r"a.glsl: a_sums sets 'p', which is the second pass's to change",
+            GOOD + SUMS + PARTS.replace("float g, ", "float g, float z, "),
+            r"a.glsl: a_parts must take what a_sums takes",
         ),
+        ("a", GOOD + SUMS + PARTS.replace("struct AParts", "struct Other"), r"struct AParts is not defined"),
+        (
+            "a",
+            GOOD + SUMS + PARTS.replace("part;", "noise;"),
+            r"a.glsl: 'noise' is a reserved word of GLSL and cannot name a field",
+        ),
+        (
+            "a",
+            GOOD + SUMS + PARTS.replace("part;", ", ".join(f"part{i}" for i in range(15)) + ";"),
+            r"a.glsl: 17 streams, at most 16",
+        ),
+        ("a", GOOD + "OPTIONAL(q, 0)", r"a.glsl: OPTIONAL\(q\) is none of the fields"),
     ],
 )
 def test_the_generator_names_the_file_and_the_fault(name: str, text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.glsl"
     path.write_text(text)
     with pytest.raises(generate.RuleError, match=message):
+        generate.parse(path)
+
+
+def test_a_controlled_first_pass_leaves_the_parameter_alone(tmp_path: Path) -> None:
+    for folder in ("rules", "control"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "control" / "c.glsl").write_text(
+        "struct CControl { float gg; };\nstruct AScalars { float a; };\n"
+        "CONTROL CControl c_decide(CControl c) { return c; }\n"
+        "CONTROL AScalars c_row(AScalars r, CControl c) { return r; }\n"
+    )
+    path = tmp_path / "rules" / "a.glsl"
+    path.write_text(
+        "CONTROLLED_BY(c)" + GOOD.replace("struct AScalars { float a; };\n", "") + SUMS.replace("gg", "gg, p")
+    )
+    with pytest.raises(generate.RuleError, match=r"a.glsl: a_sums sets 'p', which is the second pass's to change"):
         generate.parse(path)
 
 

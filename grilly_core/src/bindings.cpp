@@ -15,6 +15,7 @@
 
 #include "grilly/device.h"
 #include "grilly/errors.h"
+#include "grilly/sketch.h"
 
 #if !defined(_WIN32)
 #include <pthread.h>
@@ -92,15 +93,16 @@ struct PyPlan {
 
   PyPlan(std::shared_ptr<Device> device_, const std::string& rule_name, Precision precision, const py::list& arrays,
          std::vector<std::size_t> members_, std::size_t chains_, const std::vector<std::uint64_t>& elements,
-         std::uint32_t stream)
+         std::uint32_t stream, const std::vector<std::uint32_t>& groups)
       : device(std::move(device_)), chains(chains_), members(std::move(members_)), done(py::none()) {
     const auto& table = rules();
     const auto rule = std::find_if(table.begin(), table.end(), [&](const Rule& r) { return r.name == rule_name; });
     if (rule == table.end()) throw py::value_error("this build has no rule named '" + rule_name + "'");
     if (members.size() != arrays.size()) throw py::value_error("members must have one entry per parameter");
     if (chains == 0) throw py::value_error("a parameter has one chain or more");
-    if (!elements.empty() && elements.size() != arrays.size())
-      throw py::value_error("elements must have one entry per parameter");
+    for (const std::size_t given : {elements.size(), groups.size()})
+      if (given != 0 && given != arrays.size())
+        throw py::value_error("elements and groups must have one entry per parameter");
     std::vector<Segment> segments;
     for (const py::handle& array : arrays) {
       if (!is_array(array.ptr()) || !has_precision(array.ptr(), precision) ||
@@ -112,11 +114,18 @@ struct PyPlan {
         segments.push_back({.parameter = array_of(array.ptr())->data + chain * each * size_of(precision),
                             .elements = each,
                             .element = elements.empty() ? 0 : elements[parameters.size()],
-                            .stream = stream + static_cast<std::uint32_t>(chain)});
+                            .stream = stream + static_cast<std::uint32_t>(chain),
+                            .bucket = bucket_of(groups.empty() ? 0 : groups[parameters.size()], chain)});
       parameters.push_back(py::reinterpret_borrow<py::object>(array));
     }
     plan = device->make_plan(*rule, precision, std::move(segments));
     held.resize(parameters.size() * rule->inputs.size());
+  }
+
+  std::uint32_t bucket_of(std::uint64_t group, std::uint64_t chain) const {
+    const std::uint64_t bucket = group * chains + chain;
+    if (bucket >> 31) throw py::value_error("there are too many groups and chains");
+    return static_cast<std::uint32_t>(bucket);
   }
 
   void guard(const py::list& arrays) {
@@ -211,9 +220,11 @@ struct PyPlan {
       for (Segment& segment : plan->segments) segment.row = 0;
       return;
     }
-    const auto of = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>::ensure(index);
-    const std::size_t given = of ? static_cast<std::size_t>(of.size()) : 0;
-    if (!of || (given != plan->segments.size() && given != parameters.size()))
+    // Not by ensure(), which would swallow the exception of a signal handler.
+    const py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast> of(
+        py::reinterpret_borrow<py::object>(index));
+    const std::size_t given = static_cast<std::size_t>(of.size());
+    if (given != plan->segments.size() && given != parameters.size())
       throw py::value_error("index must have one entry per parameter, or one per chain of each");
     for (std::size_t i = 0; i < plan->segments.size(); ++i) {
       plan->segments[i].row = of.data()[given == plan->segments.size() ? i : i / chains];
@@ -227,6 +238,9 @@ struct PyPlan {
     if (plan->anchored() && name == "weight") return plan->field_of(Extra::weight);
     if (plan->anchored() && name == "anchor") return plan->field_of(Extra::anchor);
     if (plan->traced() && name == "trace") return plan->field_of(Extra::trace);
+    const auto& parts = plan->rule.parts;
+    if (const auto part = std::find(parts.begin(), parts.end(), name); plan->parted() && part != parts.end())
+      return plan->field_of_part(static_cast<std::size_t>(part - parts.begin()));
     if (at == state.end())
       throw py::key_error("rule " + std::string(plan->rule.name) + " owns no state named '" + name + "'");
     return static_cast<std::size_t>(at - state.begin());
@@ -251,26 +265,32 @@ struct PyPlan {
 // `rule` is anything with a name: the Python side describes rules by their NumPy twins.
 std::unique_ptr<PyPlan> make_plan(const std::shared_ptr<Device>& device, const py::object& rule, const py::list& arrays,
                                   std::vector<std::size_t> members, std::size_t chains,
-                                  const std::vector<std::uint64_t>& elements, std::uint32_t stream) {
+                                  const std::vector<std::uint64_t>& elements, std::uint32_t stream,
+                                  const std::vector<std::uint32_t>& groups) {
   if (arrays.empty() || !is_array(arrays[0].ptr())) throw py::type_error("a plan takes a list of one array or more");
   return std::make_unique<PyPlan>(device, rule.attr("name").cast<std::string>(),
                                   has_precision(arrays[0].ptr(), Precision::f32) ? Precision::f32 : Precision::f64,
-                                  arrays, std::move(members), chains, elements, stream);
+                                  arrays, std::move(members), chains, elements, stream, groups);
 }
 
 // What the decision of rules with sums takes and gives.
 std::span<double> numbers_of(const py::object& array, const std::vector<Plan*>& plans) {
   const Rule& rule = plans[0]->rule;
   for (const Plan* plan : plans)
-    if (&plan->rule != &rule && !(plan->rule.sums.empty() && rule.sums.empty()))
-      throw py::value_error("a run with sums is a run of one rule");
-  if (rule.sums.empty()) return {};
+    if (&plan->rule != &rule && (plan->rule.sums != rule.sums || plan->rule.decides || rule.decides))
+      throw py::value_error("a run with sums is a run of one rule, or of rules with the same sums and no decision");
+  if (rule.sums.empty() || (rule.either && array.is_none())) return {};
+  std::size_t buckets = 1;
+  for (const Plan* plan : plans)
+    for (const Segment& segment : plan->segments)
+      buckets = std::max<std::size_t>(buckets, rule.decides ? 1 : segment.bucket + 1);
+  const std::size_t needed = buckets * rule.numbers.size();
   if (!is_array(array.ptr()) || !has_precision(array.ptr(), Precision::f64) ||
-      (array_of(array.ptr())->flags & kUsable) != kUsable || elements_of(array.ptr()) != rule.numbers.size() ||
+      (array_of(array.ptr())->flags & kUsable) != kUsable || elements_of(array.ptr()) != needed ||
       !(array_of(array.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
-    throw py::value_error("rule " + std::string(rule.name) + " needs an array of " +
-                          std::to_string(rule.numbers.size()) + " doubles that it can write to");
-  return {reinterpret_cast<double*>(array_of(array.ptr())->data), rule.numbers.size()};
+    throw py::value_error("rule " + std::string(rule.name) + " needs an array of " + std::to_string(needed) +
+                          " doubles that it can write to");
+  return {reinterpret_cast<double*>(array_of(array.ptr())->data), needed};
 }
 
 // Seed, step and purpose of what is drawn.
@@ -313,8 +333,83 @@ bool run(Device& device, const py::list& plans, const py::tuple& inputs, const p
     const py::gil_scoped_release release;
     device.run(runs, in_and_out);
   }
-  for (PyPlan* plan : taking) plan->done = rows;
+  for (PyPlan* plan : taking) {
+    plan->done = rows;
+    const bool measured = plan->plan->rule.sums_in(in_and_out);
+    for (Segment& segment : plan->plan->segments) segment.measured = measured && segment.active;
+  }
   return true;
+}
+
+// A sketch, and the plans that it looks into.
+struct PySketch {
+  std::shared_ptr<Device> device;
+  py::list plans;
+  std::unique_ptr<Sketch> sketch;
+
+  void read(const py::object& to) {
+    const SketchLayout& layout = sketch->layout;
+    const std::size_t needed = layout.rows() * layout.buckets;
+    if (!is_array(to.ptr()) || !has_precision(to.ptr(), Precision::f64) || elements_of(to.ptr()) != needed ||
+        (array_of(to.ptr())->flags & kUsable) != kUsable ||
+        !(array_of(to.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+      throw py::value_error("a sketch needs an array of " + std::to_string(needed) + " doubles that it can write to");
+    auto* const numbers = reinterpret_cast<double*>(array_of(to.ptr())->data);
+    if ((layout.codes.size() * layout.rows() < kReleaseGilElements && !device->waits()) || closing) {
+      sketch->read(numbers);
+    } else {
+      const Running running_now;
+      const py::gil_scoped_release release;
+      sketch->read(numbers);
+    }
+  }
+};
+
+// The parameters of the plans, in the order of their members, are one vector; buckets and signs are those of its
+// elements.
+std::unique_ptr<PySketch> make_sketch(
+    const std::shared_ptr<Device>& device, const py::list& plans, const std::vector<std::string>& fields,
+    const py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>& buckets,
+    const py::array_t<std::int8_t, py::array::c_style | py::array::forcecast>& signs, std::size_t output_dim) {
+  SketchLayout layout;
+  std::vector<std::pair<std::size_t, SketchLayout::Tensor>> tensors;
+  for (const py::handle& object : plans) {
+    const PyPlan& plan = object.cast<const PyPlan&>();
+    if (plan.device != device) throw py::value_error("a sketch is of plans of the device that makes it");
+    if (!tensors.empty() && plan.chains != layout.chains)
+      throw py::value_error("plans of a sketch have as many chains");
+    layout.chains = plan.chains;
+    std::vector<std::size_t> which;
+    for (const std::string& name : fields) which.push_back(plan.field(name));
+    for (std::size_t i = 0; i < plan.parameters.size(); ++i)
+      tensors.push_back({plan.members[i], {plan.plan.get(), i * plan.chains, which}});
+  }
+  if (tensors.empty() || fields.empty() || output_dim == 0 || output_dim > kMaxSketched)
+    throw py::value_error("a sketch is of one plan or more, one field or more, and has one bucket or more");
+  std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::uint64_t elements = 0, rounded = 0;
+  for (auto& [member, tensor] : tensors) {
+    elements += tensor.elements();
+    rounded += round_up(tensor.elements(), kSumChunk);
+    layout.tensors.push_back(std::move(tensor));
+  }
+  if (rounded > kMaxSketched)
+    throw py::value_error("a sketch is of " + std::to_string(kMaxSketched) +
+                          " elements at most, tensors rounded up to " + std::to_string(kSumChunk));
+  if (static_cast<std::uint64_t>(buckets.size()) != elements || static_cast<std::uint64_t>(signs.size()) != elements)
+    throw py::value_error("buckets and signs must have one entry for each of " + std::to_string(elements) +
+                          " elements");
+  layout.codes.resize(elements);
+  for (std::uint64_t i = 0; i < elements; ++i) {
+    const std::int64_t bucket = buckets.data()[i];
+    if (bucket < 0 || static_cast<std::uint64_t>(bucket) >= output_dim)
+      throw py::value_error("a bucket lies outside of the sketch");
+    layout.codes[i] = static_cast<std::uint32_t>(bucket) << 1 | (signs.data()[i] < 0);
+  }
+  layout.fields = fields.size();
+  layout.buckets = output_dim;
+  return std::make_unique<PySketch>(
+      PySketch{device, py::list(plans.attr("copy")()), device->make_sketch(std::move(layout))});
 }
 
 py::dict counters(const Device& device) {
@@ -378,6 +473,7 @@ PYBIND11_MODULE(_core, m) {
       .def_readonly("done", &PyPlan::done)
       .def("add_anchor", [](PyPlan& p) { p.plan->add_anchor(); })
       .def("add_trace", [](PyPlan& p) { p.plan->add_trace(); })
+      .def("add_parts", [](PyPlan& p) { p.plan->add_parts(); })
       .def_property(
           "strength", [](const PyPlan& p) { return p.plan->strength; },
           [](PyPlan& p, double strength) { p.plan->strength = strength; })
@@ -392,6 +488,8 @@ PYBIND11_MODULE(_core, m) {
                    [&](std::size_t k, void* row) { p.plan->write_state(p.field(field), k, row); });
       });
 
+  py::class_<PySketch>(m, "Sketch").def("read", &PySketch::read, py::arg("to"));
+
   py::class_<Device, std::shared_ptr<Device>>(m, "Device")
       .def("allocate", &Device::allocate, py::arg("nbytes"))
       .def("reaches",
@@ -399,7 +497,10 @@ PYBIND11_MODULE(_core, m) {
              return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
            })
       .def("plan", &make_plan, py::arg("rule"), py::arg("parameters"), py::arg("members"), py::arg("chains") = 1,
-           py::arg("elements") = std::vector<std::uint64_t>(), py::arg("stream") = 0)
+           py::arg("elements") = std::vector<std::uint64_t>(), py::arg("stream") = 0,
+           py::arg("groups") = std::vector<std::uint32_t>())
+      .def("sketch", &make_sketch, py::arg("plans"), py::arg("fields"), py::arg("buckets"), py::arg("signs"),
+           py::arg("output_dim"))
       .def("run", &run, py::arg("plans"), py::arg("inputs"), py::arg("rows"), py::arg("indices"),
            py::arg("whole") = false, py::arg("numbers") = py::none(),
            py::arg("limit") = std::numeric_limits<double>::infinity(), py::arg("scale") = 1.0,

@@ -1,9 +1,15 @@
 #include "grilly/device.h"
 
+#include <algorithm>
+
 namespace grilly {
 
 Plan::Plan(const Rule& rule_, Precision precision_, std::vector<Segment> segments_)
-    : rule(rule_), precision(precision_), segments(std::move(segments_)), inputs(segments.size() * rule.inputs.size()) {
+    : rule(rule_),
+      precision(precision_),
+      segments(std::move(segments_)),
+      inputs(segments.size() * rule.inputs.size()),
+      draws(rule.drawn != Drawn::none) {
   std::uint64_t first = 0;
   for (Segment& segment : segments) {
     segment.first = first;
@@ -34,5 +40,42 @@ void Plan::add_anchor() {
 }
 
 void Plan::add_trace() { add(Extra::trace); }
+
+void Plan::add_parts() {
+  if (parted_) return;
+  for (std::size_t part = 0; part < rule.parts.size(); ++part) make_field(field_of_part(part));
+  parted_ = true;
+}
+
+Totals::Totals(const Rule& rule, std::span<double> numbers)
+    : rule_(rule),
+      numbers_(numbers),
+      buckets_(rule.decides ? 1 : numbers.size() / rule.sums.size()),
+      lanes_(buckets_ * rule.sums.size() * kSumLanes),
+      chunk_of_(buckets_) {}
+
+void Totals::add(const Plan& plan, std::span<const double> partial) {
+  const std::size_t sums = rule_.sums.size();
+  const double* chunk = partial.data();
+  // A plan begins with the first lane again, so that its sums do not depend on the plans before it.
+  std::fill(chunk_of_.begin(), chunk_of_.end(), 0);
+  for (const Segment& segment : plan.segments) {
+    const std::size_t bucket = rule_.decides ? 0 : segment.bucket;
+    for (std::uint64_t at = 0; at < segment.elements; at += kSumChunk, chunk += sums) {
+      const std::size_t lane = chunk_of_[bucket]++ % kSumLanes;
+      for (std::size_t s = 0; s < sums; ++s) lanes_[(bucket * sums + s) * kSumLanes + lane] += chunk[s];
+    }
+  }
+}
+
+void Totals::finish() {
+  const std::size_t sums = rule_.sums.size();
+  for (std::size_t k = 0; k < buckets_ * sums; ++k) {
+    double* const lane = lanes_.data() + k * kSumLanes;
+    for (std::size_t width = kSumLanes / 2; width > 0; width /= 2)
+      for (std::size_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+    numbers_[rule_.decides ? rule_.sum_at[k] : k] = lane[0];
+  }
+}
 
 }  // namespace grilly

@@ -53,8 +53,10 @@ struct Segment {
   std::uint64_t first = 0;    // global index of element 0
   std::uint64_t element = 0;  // what element 0 is called in random streams, a multiple of kSegmentAlignment
   std::uint32_t stream = 0;   // its random stream
+  std::uint32_t bucket = 0;   // which sums it adds to, of rules without a decision
   std::uint32_t row = 0;      // which row of scalars
   bool active = true;         // inactive: not touched by this run
+  bool measured = false;      // took part in the last run, which was one with sums
 };
 
 // What a plan may have beside its rule (shaders/lib/gradient.glsl): streams of its own, behind the rule's state fields.
@@ -81,19 +83,24 @@ class Plan {
   std::vector<double> rows;         // [row][scalar]
   Mix mix;
   Draw draw;
-  bool draws = false;   // the last input is drawn in this run
+  bool draws;           // the last input is drawn in this run, as it is unless it is given
   double strength = 0;  // of the anchored quadratic
 
   // A quadratic whose gradient comes on top of the given one: weight * (parameter - anchor), both zero at first.
   void add_anchor();
   // The path integral of the given gradient, zero at first.
   void add_trace();
+  // What a step is made of, element by element, is kept by runs with sums; zero at first.
+  void add_parts();
   bool anchored() const { return has_[static_cast<std::size_t>(Extra::weight)]; }
   bool traced() const { return has_[static_cast<std::size_t>(Extra::trace)]; }
+  bool parted() const { return parted_; }
   bool mixed() const { return mix.scale != 1 || mix.limit < std::numeric_limits<double>::infinity(); }
   std::size_t field_of(Extra extra) const { return rule.state.size() + static_cast<std::size_t>(extra); }
 
-  // One of the plan's own fields (state fields from 1 on, then extras) of one segment, as contiguous elements.
+  std::size_t field_of_part(std::size_t part) const { return rule.state.size() + kExtras + part; }
+
+  // One of the plan's own fields (state fields from 1 on, extras, parts) of one segment, as contiguous elements.
   virtual void read_state(std::size_t field, std::size_t segment, void* to) = 0;
   virtual void write_state(std::size_t field, std::size_t segment, const void* from) = 0;
 
@@ -106,7 +113,28 @@ class Plan {
  private:
   void add(Extra extra);
   std::array<bool, kExtras> has_{};
+  bool parted_ = false;
 };
+
+// Adds up what the chunks of plans came to, each bucket by itself: its chunks in their order, in lanes, then the lanes.
+class Totals {
+ public:
+  // numbers: [bucket][sum], written by finish().
+  Totals(const Rule& rule, std::span<double> numbers);
+  // partial: [chunk][sum], for all chunks of all segments of a plan.
+  void add(const Plan& plan, std::span<const double> partial);
+  void finish();
+
+ private:
+  const Rule& rule_;
+  std::span<double> numbers_;
+  std::size_t buckets_;
+  std::vector<double> lanes_;          // [bucket][sum][lane]
+  std::vector<std::size_t> chunk_of_;  // how many chunks a bucket has had
+};
+
+class Sketch;
+struct SketchLayout;
 
 class Device : public std::enable_shared_from_this<Device> {
  public:
@@ -118,8 +146,11 @@ class Device : public std::enable_shared_from_this<Device> {
   // Whether plans use this memory where it lies.
   virtual bool reaches(const void* data, std::size_t bytes) const = 0;
   virtual std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) = 0;
+  // Of plans that this device made, which must outlive it.
+  virtual std::unique_ptr<Sketch> make_sketch(SketchLayout layout) = 0;
   // Runs plans that this device made, in order, and returns when the parameters are readable. Rules with sums must all
-  // be the same one: their numbers are the whole run's, taken from and written to `numbers`.
+  // be the same one: their numbers are the whole run's, taken from and written to `numbers`; one set for each bucket
+  // where nothing is decided.
   virtual void run(std::span<Plan* const> plans, std::span<double> numbers) = 0;
   // Whether a run waits for something other than the processor.
   virtual bool waits() const { return false; }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -12,7 +13,7 @@ namespace grilly {
 enum class Precision { f32, f64 };
 constexpr std::size_t size_of(Precision precision) { return precision == Precision::f32 ? 4 : 8; }
 
-// Streams (state fields, then inputs) that one rule may have; the generator refuses more.
+// Streams (state fields, inputs, parts) that one rule may have; the generator refuses more.
 constexpr std::size_t kMaxStreams = 16;
 
 struct Spirv {
@@ -25,20 +26,33 @@ enum class Drawn { none, normal, uniform };
 
 using SpirvPair = std::array<Spirv, 2>;  // by Precision; empty in a build without Vulkan
 
+constexpr std::size_t kMissing = ~std::size_t{0};
+
 // A rule with sums has two passes: the first adds up what every element contributes, a decision makes numbers and the
 // scalars of the second pass out of that, and the second updates.
 struct Rule {
   std::string_view name;
   std::vector<std::string_view> state;    // the first is the caller's array, the others belong to the plan
+  std::vector<std::size_t> fields;        // where in `state` each field of the shader is; kMissing: nowhere
   std::vector<std::string_view> inputs;   // read only
   Drawn drawn;                            // what the last input is
   std::vector<std::string_view> scalars;  // one row of these per segment, computed in double
   std::vector<std::string_view> sums;     // none: there is no first pass
+  std::vector<std::string_view> parts;    // what the first pass keeps of every element, for a plan that wants it
   std::vector<std::string_view> numbers;  // what the decision takes and gives, in double; the sums are among them
   std::vector<std::size_t> sum_at;        // which number each sum is
   bool updates;                           // false: a rule that only measures
+  bool either;                            // the pass with sums is the whole step: a run makes it, or the update
   bool decides;                           // false: the numbers are the sums, and the scalars stay as they are
   SpirvPair update, first_pass, decision;
+
+  // Which passes a run makes that takes these numbers.
+  bool sums_in(std::span<const double> numbers_taken) const {
+    return !sums.empty() && !(either && numbers_taken.empty());
+  }
+  bool updates_in(std::span<const double> numbers_taken) const {
+    return updates && !(either && !numbers_taken.empty());
+  }
 
   std::size_t streams() const { return state.size() + inputs.size(); }
 };
@@ -50,11 +64,13 @@ constexpr std::size_t kSumLanes = 128;
 
 // In the order of their names.
 const std::vector<Rule>& rules();
+// By the precision in which it adds up.
+const SpirvPair& sketch_shader();
 
 // Runs a rule over `count` elements: row holds the scalars, stream one address per state field and input. far: there is
 // so much of them that nothing stays in the caches from one run to the next.
 using Loop = void (*)(const double* row, void* const* stream, std::size_t count, bool far);
-// What a chunk of at most kSumChunk elements adds to each sum.
+// What a chunk of at most kSumChunk elements adds to each sum. The streams of its parts come last, null for none.
 using SumLoop = void (*)(const double* row, void* const* stream, std::size_t count, double* sums);
 using Decide = void (*)(double* numbers);
 using MakeRow = void (*)(double* row, const double* numbers);

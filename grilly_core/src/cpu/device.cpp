@@ -17,6 +17,7 @@
 #include "grilly/errors.h"
 #include "plan.h"
 #include "pool.h"
+#include "sketch.h"
 
 namespace grilly {
 
@@ -84,6 +85,9 @@ class CpuDevice final : public Device {
   std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) override {
     return std::make_unique<cpu::CpuPlan>(*this, instruction_set(), rule, precision, std::move(segments));
   }
+  std::unique_ptr<Sketch> make_sketch(SketchLayout layout) override {
+    return std::make_unique<cpu::CpuSketch>(*this, std::move(layout));
+  }
   void run(std::span<Plan* const> plans, std::span<double> numbers) override;
 };
 
@@ -121,22 +125,17 @@ void CpuDevice::run(std::span<Plan* const> plans, std::span<double> numbers) {
       if (pass(*static_cast<cpu::CpuPlan*>(plan))) counters.dispatches.fetch_add(1, std::memory_order_relaxed);
   };
   const Rule& rule = plans[0]->rule;
-  if (!rule.sums.empty()) {
-    std::vector<double> lanes(rule.sums.size() * kSumLanes);
-    each([&](cpu::CpuPlan& plan) { return plan.add_up(lanes); });
-    for (std::size_t s = 0; s < rule.sums.size(); ++s) {
-      double* const lane = lanes.data() + s * kSumLanes;
-      for (std::size_t width = kSumLanes / 2; width > 0; width /= 2)
-        for (std::size_t k = 0; k < width; ++k) lane[k] += lane[k + width];
-      numbers[rule.sum_at[s]] = lane[0];
-    }
-    counters.dispatches.fetch_add(1, std::memory_order_relaxed);  // this, a small kernel of its own elsewhere
+  if (rule.sums_in(numbers)) {
+    Totals totals(rule, numbers);
+    each([&](cpu::CpuPlan& plan) { return plan.add_up(totals); });
+    totals.finish();
     if (rule.decides) {
+      counters.dispatches.fetch_add(1, std::memory_order_relaxed);  // a small kernel of its own elsewhere
       static_cast<cpu::CpuPlan*>(plans[0])->decide(numbers);
       for (Plan* plan : plans) static_cast<cpu::CpuPlan*>(plan)->make_rows(numbers);
     }
   }
-  if (rule.updates) each([](cpu::CpuPlan& plan) { return plan.update(); });
+  if (rule.updates_in(numbers)) each([](cpu::CpuPlan& plan) { return plan.update(); });
 }
 
 }  // namespace

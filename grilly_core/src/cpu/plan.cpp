@@ -36,7 +36,7 @@ CpuPlan::CpuPlan(Device& device, const InstructionSet& isa, const Rule& rule_, P
       isa_(isa),
       loops_(isa.loops[&rule - rules().data()]),
       threads_(cpu_threads()),
-      state_(rule.state.size() - 1 + kExtras) {
+      state_(rule.state.size() - 1 + kExtras + rule.parts.size()) {
   for (std::size_t field = 1; field < rule.state.size(); ++field) make_field(field);
   if (rule.sums.empty()) return;
   first_chunk_.push_back(0);
@@ -79,7 +79,7 @@ bool CpuPlan::update() {
   const std::uint64_t wanted = std::clamp(span() / (8 * threads_) + 1, kMinChunk, kMaxChunk);
   chunk_ = round_up(std::max(wanted, span() / Pool::kMaxChunks + 1), kCacheLine);
   // Every other run goes backwards; an update behind a first pass always does.
-  backwards_ = (!backwards_ || !rule.sums.empty()) && elements <= kAlternateElements;
+  backwards_ = (!backwards_ || rule.decides) && elements <= kAlternateElements;
   Pool::of(threads_).run({.work =
                               [](void* plan, std::uint32_t chunk) {
                                 CpuPlan& self = *static_cast<CpuPlan*>(plan);
@@ -165,10 +165,10 @@ void CpuPlan::update_range(std::size_t index, std::uint64_t begin, std::uint64_t
   }
 }
 
-bool CpuPlan::add_up(std::vector<double>& lanes) {
+bool CpuPlan::add_up(Totals& totals) {
   const std::uint64_t elements = active_elements();
   if (elements == 0) return false;
-  const std::size_t chunks = first_chunk_.back(), sums = rule.sums.size();
+  const std::size_t chunks = first_chunk_.back();
   if (threads_ == 1 || elements < kParallelElements) {
     for (std::size_t chunk = 0; chunk < chunks; ++chunk) add_up_chunk(chunk);
   } else {
@@ -184,8 +184,7 @@ bool CpuPlan::add_up(std::vector<double>& lanes) {
                             .backwards = false,
                             .worth_waking = elements >= kWakeElements});
   }
-  for (std::size_t chunk = 0; chunk < chunks; ++chunk)
-    for (std::size_t s = 0; s < sums; ++s) lanes[s * kSumLanes + chunk % kSumLanes] += partial_[chunk * sums + s];
+  totals.add(*this, partial_);
   return true;
 }
 
@@ -201,6 +200,8 @@ void CpuPlan::add_up_chunk(std::size_t chunk) {
   const std::size_t count = std::min<std::uint64_t>(kSumChunk, segments[index].elements - begin);
   void* stream[kMaxStreams];
   streams_at(index, begin, stream);
+  for (std::size_t part = 0; part < rule.parts.size(); ++part)
+    stream[rule.streams() + part] = parted() ? state(field_of_part(part), index) + begin * size_of(precision) : nullptr;
   Scratch<kSumChunk> gradient, drawn;
   draw_input(index, begin, stream, drawn.like(stream[0]), count);
   if (mixed() || anchored())

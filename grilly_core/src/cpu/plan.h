@@ -28,14 +28,14 @@ class CpuPlan final : public Plan {
           std::vector<Segment> segments);
   void read_state(std::size_t field, std::size_t segment, void* to) override;
   void write_state(std::size_t field, std::size_t segment, const void* from) override;
-  bool update();                            // false: nothing to do
-  bool add_up(std::vector<double>& lanes);  // the first pass: kSumLanes numbers per sum; false: nothing to do
+  bool update();                // false: nothing to do
+  bool add_up(Totals& totals);  // the pass with sums; false: nothing to do
   void decide(std::span<double> numbers) const { loops_.decide(numbers.data()); }
   void make_rows(std::span<const double> numbers);
+  char* state(std::size_t field, std::size_t segment);
 
  private:
   void make_field(std::size_t field) override;
-  char* state(std::size_t field, std::size_t segment);
   void update_range(std::size_t segment, std::uint64_t begin, std::uint64_t end);
   void update_chunk(std::uint64_t begin, std::uint64_t end);
   void add_up_chunk(std::size_t chunk);

@@ -133,14 +133,16 @@ VkPipeline VulkanDevice::pipeline(const Pass& pass) {
   VkShaderModule module;
   check(vk.vkCreateShaderModule(handle, &module_info, nullptr, &module), "vkCreateShaderModule");
   // constant_id is the position; a shader takes those that it declares.
-  const std::uint32_t constants[] = {kLocalSize, packs, pass.mixed, pass.anchored, pass.traced, pass.drawn};
-  std::array<VkSpecializationMapEntry, std::size(constants)> entries;
+  std::array<std::uint32_t, 7 + kMaxStreams> constants{kLocalSize,  packs,      pass.mixed, pass.anchored,
+                                                       pass.traced, pass.drawn, pass.parted};
+  for (std::size_t field = 0; field < kMaxStreams; ++field) constants[7 + field] = pass.missing >> field & 1;
+  std::array<VkSpecializationMapEntry, constants.size()> entries;
   for (std::uint32_t id = 0; id < entries.size(); ++id)
     entries[id] = {id, id * static_cast<std::uint32_t>(sizeof constants[0]), sizeof constants[0]};
   const VkSpecializationInfo specialization{.mapEntryCount = static_cast<std::uint32_t>(entries.size()),
                                             .pMapEntries = entries.data(),
                                             .dataSize = sizeof constants,
-                                            .pData = constants};
+                                            .pData = constants.data()};
   const VkComputePipelineCreateInfo create{.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                            .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                                                      .stage = VK_SHADER_STAGE_COMPUTE_BIT,
@@ -157,6 +159,11 @@ VkPipeline VulkanDevice::pipeline(const Pass& pass) {
 std::unique_ptr<Plan> VulkanDevice::make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) {
   require_usable();
   return std::make_unique<VulkanPlan>(*this, rule, precision, std::move(segments));
+}
+
+std::unique_ptr<Sketch> VulkanDevice::make_sketch(SketchLayout layout) {
+  require_usable();
+  return std::make_unique<VulkanSketch>(*this, std::move(layout));
 }
 
 // One workgroup that reads what the first passes of all plans came to, and writes their rows for the second.
@@ -191,17 +198,22 @@ void VulkanDevice::run(std::span<Plan* const> all, std::span<double> numbers) {
   for (VulkanPlan* plan : plans) plan->prepare(up);
   const Rule& rule = plans[0]->rule;
   std::vector<Stage> stages;
-  if (!rule.sums.empty()) {
+  if (rule.sums_in(numbers)) {
     for (Stage& first = stages.emplace_back(); const VulkanPlan* plan : plans) first.push_back(plan->first_pass());
-    stages.push_back({decision(plans, numbers)});
+    if (rule.decides) stages.push_back({decision(plans, numbers)});
   }
-  if (rule.updates) {
+  if (rule.updates_in(numbers))
     for (Stage& second = stages.emplace_back(); const VulkanPlan* plan : plans) second.push_back(plan->update());
-    for (VulkanPlan* plan : plans) plan->collect(down);
-  }
+  for (VulkanPlan* plan : plans) plan->collect(down);
   queue.execute(up, stages, down);
   for (VulkanPlan* plan : plans) plan->finish();
-  if (rule.sums.empty()) return;
+  if (!rule.sums_in(numbers)) return;
+  if (!rule.decides) {
+    Totals totals(rule, numbers);
+    for (const VulkanPlan* plan : plans) plan->add_up(totals);
+    totals.finish();
+    return;
+  }
   for (std::size_t k = 0; k < numbers.size(); ++k)
     numbers[k] = control_precision() == Precision::f64
                      ? reinterpret_cast<const double*>(numbers_->mapped)[k]

@@ -29,14 +29,14 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
       device_(device),
       size_(size_of(precision)),
       resident_(device.info.shares_memory ? Use::shared : Use::device),
-      state_(rule.state.size() - 1 + kExtras),
+      state_(rule.state.size() - 1 + kExtras + rule.parts.size()),
       in_place_(segments.size()),
       last_seen_(segments.size()),
       inputs_(rule.inputs.size()),
       input_at_(segments.size() * rule.inputs.size()) {
   lay_out();
   for (std::size_t field = 1; field < rule.state.size(); ++field) make_field(field);
-  if (rule.updates) device_.pipeline({&rule.update, precision});  // what cannot be compiled is refused here
+  if (rule.updates) device_.pipeline(pass(rule.update));  // what cannot be compiled is refused here
   bool copies = false;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     in_place_[i] = device_.addresses.find(segments[i].parameter, segments[i].elements * size_).value_or(0);
@@ -49,7 +49,8 @@ VulkanPlan::VulkanPlan(VulkanDevice& device, const Rule& rule_, Precision precis
   if (!rule.sums.empty()) {
     sum_chunks_ = chunk_table(kSumChunk, sum_chunk_count_);
     const std::size_t numbers = std::max<std::size_t>(sum_chunk_count_, 1) * rule.sums.size();
-    partial_ = OwnedBuffer(device_, Use::device, numbers * size_);
+    // Where nothing is decided on the device, the host adds up.
+    partial_ = OwnedBuffer(device_, rule.decides ? Use::device : Use::readback, numbers * size_);
   }
 
   std::vector<Transfer> up;
@@ -110,11 +111,13 @@ void VulkanPlan::lay_out() {
   for (std::size_t i = 0; i < segments.size(); ++i) {
     for (std::uint64_t done = 0; done < segments[i].elements;) {
       const std::uint64_t left = segments[i].elements - done;
-      if (block_elements_.empty() || block_elements_.back() == limit ||
-          (padded(left) > limit - block_elements_.back() && padded(left) <= limit))
+      const std::uint64_t room = block_elements_.empty() ? 0 : limit - block_elements_.back();
+      const std::uint64_t take = left <= room ? left : left <= limit ? 0 : room / unit * unit;
+      if (take == 0) {
         block_elements_.push_back(0);
+        continue;
+      }
       std::uint64_t& used = block_elements_.back();
-      const std::uint64_t take = std::min(left, limit - used);
       pieces_.push_back({i, done, take, block_elements_.size() - 1, used});
       used += padded(take);
       done += take;
@@ -174,10 +177,10 @@ void VulkanPlan::bring_inputs(std::vector<Transfer>& up) {
 }
 
 void VulkanPlan::write_tables() {
-  const std::size_t fields = rule.state.size(), count = rule.inputs.size();
+  const std::size_t count = rule.inputs.size();
   const auto own = [&](const Piece& piece, std::size_t field) {
-    const Arena& arena = state_[field - 1];
-    return arena.empty() ? 0 : arena[piece.block]->address + piece.at * size_;
+    if (field == kMissing || state_[field - 1].empty()) return VkDeviceAddress{0};
+    return state_[field - 1][piece.block]->address + piece.at * size_;
   };
   auto* word = reinterpret_cast<std::uint64_t*>(table_->mapped);
   for (const Piece& piece : pieces_) {
@@ -188,13 +191,14 @@ void VulkanPlan::write_tables() {
     *word++ = segment.row | std::uint64_t{segment.stream} << 32;
     *word++ =
         in_place_[piece.segment] ? in_place_[piece.segment] + in_segment : parameters_[piece.block]->address + in_block;
-    for (std::size_t field = 1; field < fields; ++field) *word++ = own(piece, field);
+    for (std::size_t k = 1; k < rule.fields.size(); ++k) *word++ = own(piece, rule.fields[k]);
     for (std::size_t input = 0; input < count; ++input) {
       const VkDeviceAddress at = input_at_[piece.segment * count + input];
       const bool given = segment.active && input < count - draws;
       *word++ = !given ? 0 : at ? at + in_segment : inputs_[input][piece.block]->address + in_block;
     }
-    for (std::size_t extra = 0; extra < kExtras; ++extra) *word++ = own(piece, fields + extra);
+    for (std::size_t extra = 0; extra < kExtras; ++extra) *word++ = own(piece, rule.state.size() + extra);
+    for (std::size_t part = 0; part < rule.parts.size(); ++part) *word++ = own(piece, field_of_part(part));
   }
   write_rows(rows_, precision);
   if (rule.decides) write_rows(wide_rows_, device_.control_precision());
@@ -215,9 +219,16 @@ void VulkanPlan::prepare(std::vector<Transfer>& up) {
   write_tables();
 }
 
+Pass VulkanPlan::pass(const SpirvPair& shader) const {
+  Pass made{&shader, precision, mixed(), anchored(), traced(), draws, parted()};
+  for (std::size_t k = 0; k < rule.fields.size(); ++k)
+    if (rule.fields[k] == kMissing) made.missing |= 1u << k;
+  return made;
+}
+
 // The push constants of common.comp.in.
 Dispatch VulkanPlan::dispatch(const SpirvPair& shader, const OwnedBuffer& chunks, std::uint32_t count) const {
-  Dispatch made{device_.pipeline({&shader, precision, mixed(), anchored(), traced(), draws}), count};
+  Dispatch made{device_.pipeline(pass(shader)), count};
   char* at = made.push.data();
   const auto put = [&](auto value) {
     std::memcpy(at, &value, sizeof value);
@@ -241,6 +252,22 @@ Dispatch VulkanPlan::dispatch(const SpirvPair& shader, const OwnedBuffer& chunks
 Dispatch VulkanPlan::first_pass() const { return dispatch(rule.first_pass, sum_chunks_, sum_chunk_count_); }
 
 Dispatch VulkanPlan::update() const { return dispatch(rule.update, chunks_, chunk_count_); }
+
+void VulkanPlan::chunk_addresses(std::size_t field, std::size_t segment, VkDeviceAddress* to) const {
+  auto piece = std::lower_bound(pieces_.begin(), pieces_.end(), segment,
+                                [](const Piece& p, std::size_t index) { return p.segment < index; });
+  for (; piece != pieces_.end() && piece->segment == segment; ++piece)
+    for (std::uint64_t at = 0; at < piece->elements; at += kSumChunk)
+      *to++ = state_[field - 1][piece->block]->address + (piece->at + at) * size_;
+}
+
+void VulkanPlan::add_up(Totals& totals) const {
+  std::vector<double> partial(sum_chunk_count_ * rule.sums.size());
+  for (std::size_t k = 0; k < partial.size(); ++k)
+    partial[k] = precision == Precision::f64 ? reinterpret_cast<const double*>(partial_->mapped)[k]
+                                             : static_cast<double>(reinterpret_cast<const float*>(partial_->mapped)[k]);
+  totals.add(*this, partial);
+}
 
 VulkanPlan::Part VulkanPlan::part() const {
   return {.sums = partial_->address,

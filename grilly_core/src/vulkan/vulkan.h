@@ -15,6 +15,7 @@
 
 #include "grilly/device.h"
 #include "grilly/errors.h"
+#include "grilly/sketch.h"
 
 namespace grilly::vulkan {
 
@@ -166,7 +167,8 @@ void convert(std::span<const double> from, Precision precision, void* to);
 struct Pass {
   const SpirvPair* shader;
   Precision precision;
-  bool mixed = false, anchored = false, traced = false, drawn = false;
+  bool mixed = false, anchored = false, traced = false, drawn = false, parted = false;
+  std::uint32_t missing = 0;  // a bit for each field of the shader
   auto operator<=>(const Pass&) const = default;
 };
 
@@ -180,6 +182,7 @@ class VulkanDevice final : public Device {
   std::shared_ptr<Memory> allocate(std::size_t bytes) override;
   bool reaches(const void* data, std::size_t bytes) const override { return addresses.find(data, bytes).has_value(); }
   std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) override;
+  std::unique_ptr<Sketch> make_sketch(SketchLayout layout) override;
   void run(std::span<Plan* const> plans, std::span<double> numbers) override;
   bool waits() const override { return true; }
   std::uint64_t last_run_ns() const override { return queue.last_ns; }
@@ -240,6 +243,9 @@ class VulkanPlan final : public Plan {
     std::uint32_t chunks, row_count, is_double, unused;
   };
   Part part() const;
+  // Of a field: where each chunk of kSumChunk elements of a segment lies on the device.
+  void chunk_addresses(std::size_t field, std::size_t segment, VkDeviceAddress* to) const;
+  void add_up(Totals& totals) const;          // what the pass with sums has left, once it is over
   void collect(std::vector<Transfer>& down);  // parameters that must come back through the staging ring
   void finish();                              // and the ones that the host can copy itself
 
@@ -253,14 +259,16 @@ class VulkanPlan final : public Plan {
   };
   using Arena = std::vector<OwnedBuffer>;  // one stream of all segments, by block
 
-  // Of a piece in the segment table: elements, first, row, and an address per stream and extra.
+  // Of a piece in the segment table: elements, first, row, and an address per stream, extra and part.
   std::uint32_t entry_bytes() const {
-    return static_cast<std::uint32_t>((3 + rule.streams() + kExtras) * sizeof(std::uint64_t));
+    return static_cast<std::uint32_t>((3 + rule.fields.size() + rule.inputs.size() + kExtras + rule.parts.size()) *
+                                      sizeof(std::uint64_t));
   }
   void lay_out();
   Arena make_arena(Use use) const;
   void make_field(std::size_t field) override;
   OwnedBuffer chunk_table(std::uint64_t chunk, std::uint32_t& count) const;
+  Pass pass(const SpirvPair& shader) const;
   Dispatch dispatch(const SpirvPair& shader, const OwnedBuffer& chunks, std::uint32_t count) const;
   void write_tables();
   void write_rows(OwnedBuffer& buffer, Precision as);
@@ -275,7 +283,7 @@ class VulkanPlan final : public Plan {
   const Use resident_;  // what the plan's own streams live in
   std::vector<Piece> pieces_;
   std::vector<std::uint64_t> block_elements_;
-  std::vector<Arena> state_;               // by field - 1, extras behind the rule's; empty where there is none
+  std::vector<Arena> state_;               // by field - 1; empty where there is none
   std::vector<VkDeviceAddress> in_place_;  // by segment: where the device finds the parameter itself, 0: it has a copy
   Arena parameters_;                       // the copies
   std::vector<std::vector<char>> last_seen_;  // by segment: what the host had when it and the copy last agreed
@@ -286,6 +294,25 @@ class VulkanPlan final : public Plan {
   // Of a rule with sums: chunks of the first pass, a number for each and each sum, and rows as the decision takes them.
   OwnedBuffer sum_chunks_, partial_, wide_rows_;
   std::uint32_t sum_chunk_count_ = 0;
+};
+
+// --- sketch.cpp
+
+class VulkanSketch final : public Sketch {
+ public:
+  VulkanSketch(VulkanDevice& device, SketchLayout layout);
+  void read(double* to) override;
+
+ private:
+  void write_places();
+
+  VulkanDevice& device_;
+  std::uint64_t chunks_ = 0;         // of all tensors, in one chain
+  std::uint32_t longest_ = 0;        // entries of the fullest bucket
+  OwnedBuffer starts_;               // by bucket, and the number of all: entries
+  std::vector<OwnedBuffer> blocks_;  // of entries, 2^block_bits_ each
+  std::uint32_t block_bits_ = 0;
+  OwnedBuffer block_table_, places_, totals_;
 };
 
 }  // namespace grilly::vulkan

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint32]
 
 # What a draw is for (bits 16 to 23 of the counter's second word): no two uses of one seed, stream and step meet.
-NOISE, MOMENTUM, ACCEPT, DIRECTION = range(4)
+NOISE, MOMENTUM, ACCEPT, DIRECTION, HASH = range(5)
 
 SEED_BITS, STREAM_BITS, STEP_BITS = 64, 32, 40
 MAX_ELEMENTS = 2**50  # four to a block, whose number has 48 bits

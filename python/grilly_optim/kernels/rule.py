@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,12 @@ class Rule:
         sums: The named tuple of sums. What has the name of a state field is no sum, but that field's new value: the
             first pass sets it, and the twin's is not used.
         control: What is decided between the passes; without it a run gives back the sums.
+        optional: State fields that may be missing, and what they are then; an update does not change them.
+        present: The optional fields that are there.
         drawn: What the last input is that the device makes itself unless it is given: "normal" or "uniform" numbers.
+        made_of: Of a rule with sums: the function of its parts, which takes what the twin takes and returns what a step
+            is made of. A plan keeps that where its caller wants it (`add_parts`).
+        parts: The named tuple of parts.
     """
 
     twin: Twin
@@ -53,22 +59,36 @@ class Rule:
     sums: type[Any] | None = None
     control: Control | None = None
     drawn: str | None = None
+    optional: Mapping[str, int] = field(default_factory=dict)
+    present: tuple[str, ...] = ()
+    made_of: Twin | None = None
+    parts: type[Any] | None = None
     name: str = field(init=False)
     inputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.twin.__name__.removesuffix("_sums"))
+        name = self.twin.__name__.removesuffix("_sums")
+        object.__setattr__(self, "name", "_".join([name, *self.present]))
         object.__setattr__(self, "inputs", tuple(inspect.signature(self.twin).parameters)[1:-1])
+
+    def having(self, *present: str) -> Rule:
+        """The rule with these optional fields, in the order of the state."""
+        return dataclasses.replace(self, present=present)
 
     @property
     def updates(self) -> bool:
-        """Whether it changes anything."""
+        """Whether it has an update beside its sums."""
         return self.twin is not self.terms
 
     @property
+    def either(self) -> bool:
+        """Whether the pass with sums is the whole step: a run makes that, or the update."""
+        return self.updates and self.state._fields[0] in self.set_first
+
+    @property
     def state_fields(self) -> tuple[str, ...]:
-        """Names of the state fields, the caller's parameter first."""
-        return tuple(self.state._fields)
+        """Names of the state fields that are there, the caller's parameter first."""
+        return tuple(n for n in self.state._fields if n not in self.optional or n in self.present)
 
     @property
     def owned_fields(self) -> tuple[str, ...]:
@@ -83,12 +103,23 @@ class Rule:
     @property
     def sum_fields(self) -> tuple[str, ...]:
         """Names of the sums."""
-        return tuple(n for n in self.sums._fields if n not in self.state_fields) if self.sums else ()
+        return tuple(n for n in self.sums._fields if n not in self.state._fields) if self.sums else ()
+
+    @property
+    def part_fields(self) -> tuple[str, ...]:
+        """Names of the parts."""
+        return tuple(self.parts._fields) if self.parts else ()
 
     @property
     def set_first(self) -> tuple[str, ...]:
-        """State fields that the first pass sets."""
-        return tuple(n for n in self.sums._fields if n in self.state_fields) if self.sums else ()
+        """State fields that the pass with sums sets."""
+        return tuple(n for n in self.sums._fields if n in self.state._fields) if self.sums else ()
+
+    @property
+    def updated(self) -> tuple[str, ...]:
+        """State fields that the update sets."""
+        first = () if self.either else self.set_first
+        return tuple(n for n in self.state_fields if n not in first and n not in self.optional)
 
     @property
     def number_fields(self) -> tuple[str, ...]:
