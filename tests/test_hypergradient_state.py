@@ -17,6 +17,7 @@ import pytest
 from grilly_optim.optim import AdamW, AutoHypergradientAdamW, HypergradientAdamW
 from grilly_optim.schedules import ExponentialLR
 from tests.hyper_table import BY_RULE, EVERYTHING, Quadratic, Variant, assert_same, everything, histories, variants
+from tests.interrupts import Interrupting, interrupt_at
 from tests.table import Array, assert_bits, draw
 
 SHAPES: list[Any] = [500, (7, 9), 1]
@@ -102,33 +103,6 @@ def test_a_rate_that_has_just_been_written_is_in_the_snapshot(variant: Variant, 
     assert second / first == pytest.approx(0.5 / optimizer.lr_history[-2], rel=1e-12)
 
 
-def _interrupt_at(line: int, functions: tuple[str, ...]) -> Callable[..., Any]:
-    """A trace function that raises at one line of all that these functions run."""
-    seen = 0
-
-    def local(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal seen
-        if event == "line":
-            seen += 1
-            if seen == line:
-                raise KeyboardInterrupt
-        return local
-
-    return lambda frame, event, argument: local if frame.f_code.co_name in functions else None
-
-
-class Interrupting:
-    """A device whose user presses Ctrl-C at the end of the next run, or before it."""
-
-    def __init__(self, device: Any, after: bool) -> None:
-        self.device, self.after = device, after
-
-    def run(self, *args: Any) -> None:
-        if self.after:
-            self.device.run(*args)
-        raise KeyboardInterrupt
-
-
 @everything
 def test_a_signal_while_a_step_is_settled_loses_nothing_of_it(variant: Variant) -> None:
     """At every line: histories, rates and counts are those of a step that was left alone."""
@@ -143,7 +117,7 @@ def test_a_signal_while_a_step_is_settled_loses_nothing_of_it(variant: Variant) 
                 optimizer.step(gradients=mine)
                 continue
             before = sys.gettrace()
-            sys.settrace(_interrupt_at(line, ("_settle", "_change", "_enter")))
+            sys.settrace(interrupt_at(line, ("_settle", "_change", "_enter")))
             try:
                 optimizer.step(gradients=mine)
             except KeyboardInterrupt:

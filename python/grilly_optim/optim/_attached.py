@@ -135,10 +135,12 @@ class PathIntegral:
 
     def take(self) -> list[Array]:
         """What has come together since the last call, an array per parameter; the sums begin at zero again."""
-        with self._optimizer._turns:
-            found: dict[int, Array] = {}
-            for launch in self._optimizer._plans.launches:
-                for k, i in enumerate(launch.members):
-                    found[i] = launch.read_state("trace", k)
-                    launch.write_state("trace", k, np.zeros_like(found[i]))
-            return [found[i] for i in self._members]
+        return self._optimizer._turns.run(self._taken)
+
+    def _taken(self) -> list[Array]:
+        found: dict[int, Array] = {}
+        for launch in self._optimizer._plans.launches:
+            for k, i in enumerate(launch.members):
+                found[i] = launch.read_state("trace", k)
+                launch.write_state("trace", k, np.zeros_like(found[i]))
+        return [found[i] for i in self._members]

@@ -8,16 +8,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from grilly_optim.optim._attached import Attached, Method, PathIntegral
-from grilly_optim.optim._groups import Groups
 from grilly_optim.optim._options import Options
 from grilly_optim.optim._parameters import Group
 from grilly_optim.optim._past import Pasts
 from grilly_optim.optim._plans import Plans
+from grilly_optim.optim._stepping import Stepping
+from grilly_optim.optim._turns import in_turn
 
 Array = NDArray[Any]
 
 
-class Attaching(Groups):
+class Attaching(Stepping):
     """The methods that are attached: plans that are made anew have room for them."""
 
     def __init__(self, params: Any, defaults: Group, device: str | None) -> None:
@@ -29,6 +30,7 @@ class Attaching(Groups):
             attached.prepare(plans.launches, self._plans.by_member())
         super()._take(groups, options, plans, pasts)
 
+    @in_turn
     def attach(self, method: Method, strength: float | None = None, params: Iterable[Array] | None = None) -> None:
         """Let the kernel of each step do a method's work: add its penalty's gradient, sum up its path integral.
 
@@ -66,24 +68,23 @@ class Attaching(Groups):
             >>> np.abs(w - [1, 0]).round(1)
             array([0., 0.])
         """
-        with self._turns:
-            old = self._find(method)
-            others = [a for a in self._attached if a is not old]
-            new = Attached.checked(others, method, strength, self._members(params, old))
-            self._require_minimizing([new], self._options)
-            if old is not None:
-                old.release(self._plans.launches)
-                new.prepare(self._plans.launches, self._plans.by_member())
-                self._attached[self._attached.index(old)] = new
-                return
-            try:
-                new.prepare(self._plans.launches, {})
-                arrays = [self._plans.parameters[i] for i in new.members]
-                method._attach(arrays, PathIntegral(self, new.members) if method._integrates else None)
-            except BaseException:
-                self._rebuild(self.param_groups, self._pasts)  # without the room that has been made
-                raise
-            self._attached.append(new)
+        old = self._find(method)
+        others = [a for a in self._attached if a is not old]
+        new = Attached.checked(others, method, strength, self._members(params, old))
+        self._require_minimizing([new], self._options)
+        if old is not None:
+            old.release(self._plans.launches)
+            new.prepare(self._plans.launches, self._plans.by_member())
+            self._attached[self._attached.index(old)] = new
+            return
+        try:
+            new.prepare(self._plans.launches, {})
+            arrays = [self._plans.parameters[i] for i in new.members]
+            method._attach(arrays, PathIntegral(self, new.members) if method._integrates else None)
+        except BaseException:
+            self._rebuild(self.param_groups, self._pasts)  # without the room that has been made
+            raise
+        self._attached.append(new)
 
     def detach(self, method: Method) -> None:
         """Undo `attach`.
@@ -96,10 +97,13 @@ class Attaching(Groups):
         if attached is None:
             raise ValueError(f"{type(method).__name__} is not attached to this optimizer")
         method._detach()
-        with self._turns:
-            self._attached.remove(attached)
-            attached.release(self._plans.launches)
-            self._rebuild(self.param_groups, self._pasts)
+        self._drop(attached)
+
+    @in_turn
+    def _drop(self, attached: Attached) -> None:
+        self._attached.remove(attached)
+        attached.release(self._plans.launches)
+        self._rebuild(self.param_groups, self._pasts)
 
     def _check_options(self, options: list[Options]) -> None:
         self._require_minimizing(self._attached, options)

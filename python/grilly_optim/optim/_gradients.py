@@ -50,8 +50,14 @@ def collect(gradients: Any, parameters: Sequence[Array], positions: Mapping[str 
     return result
 
 
-def conform(gradient: Any, parameter: Array, who: str) -> Array:
+def conform(gradient: Any, parameter: Array, who: str, what: str = "the gradient") -> Array:
     """A contiguous gradient of the parameter's shape and precision, which shares no memory with anything.
+
+    Args:
+        gradient: The gradient, or something else that goes with a parameter.
+        parameter: The parameter.
+        who: What messages call it.
+        what: And the gradient.
 
     Raises:
         TypeError: Complex, or not numbers.
@@ -60,10 +66,10 @@ def conform(gradient: Any, parameter: Array, who: str) -> Array:
     try:
         array = np.asarray(gradient)
     except ValueError as error:
-        raise ValueError(f"the gradient of {who} is no array: {error}") from None
+        raise ValueError(f"{what} of {who} is no array: {error}") from None
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"the gradient of {who} must hold real numbers, got dtype {array.dtype}")
+        raise TypeError(f"{what} of {who} must hold real numbers, got dtype {array.dtype}")
     if array.shape != parameter.shape:
-        raise ValueError(f"the gradient of {who} has shape {array.shape}, expected {parameter.shape}")
+        raise ValueError(f"{what} of {who} has shape {array.shape}, expected {parameter.shape}")
     with np.errstate(over="ignore"):
         return np.array(array, dtype=parameter.dtype, order="C", copy=True)

@@ -10,12 +10,13 @@ import numpy as np
 
 from grilly_optim._devices import open_device
 from grilly_optim.optim import _parameters, _past
-from grilly_optim.optim._options import Options, take_options
+from grilly_optim.optim._launch import Chains
+from grilly_optim.optim._options import STEADY, Options, take_options
 from grilly_optim.optim._parameters import Group
 from grilly_optim.optim._past import Pasts
 from grilly_optim.optim._plans import Plans
 from grilly_optim.optim._recipe import Recipe
-from grilly_optim.optim._turns import Turns
+from grilly_optim.optim._turns import Turns, in_turn
 
 # What schedules write beside the options: groups that had one may be given to another optimizer.
 _OF_SCHEDULES = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
@@ -23,6 +24,9 @@ _OF_SCHEDULES = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentu
 
 class Groups(Recipe):
     """The groups, which callers may change, and what has been made of them: options that are checked, and plans."""
+
+    # The rows of the parameters, where these are chains.
+    _chains: Chains | None = None
 
     def __init__(self, params: Any, defaults: Group, device: str | None) -> None:
         self.defaults = defaults
@@ -62,6 +66,7 @@ class Groups(Recipe):
         _parameters.check_names(result, index)
         for option, value in self.defaults.items():
             result.setdefault(option, value)
+        self._resolve(result, index)
         take_options(self.OPTIONS, result, index)
         return result
 
@@ -69,7 +74,8 @@ class Groups(Recipe):
         """The options of these groups and plans for them; nothing of this optimizer changes."""
         options = [take_options(self.OPTIONS, g, k) for k, g in enumerate(groups)]
         rules = [self._rule(o) for o in options]
-        return options, Plans(self._backend, self._choice.info, groups, rules, [self._initial(o) for o in options])
+        initial = [self._initial(o, g["params"]) for o, g in zip(options, groups, strict=True)]
+        return options, Plans(self._backend, self._choice.info, groups, rules, initial, self._chains)
 
     def _take(self, groups: list[Group], options: list[Options], plans: Plans, pasts: Pasts) -> None:
         """Go on with what `_prepare` made."""
@@ -82,6 +88,7 @@ class Groups(Recipe):
         self._options = options
         self._seen: list[Any] = [None] * len(options)
 
+    @in_turn
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group; state and step counts of the others stay.
 
@@ -91,11 +98,11 @@ class Groups(Recipe):
             TypeError: As in the constructor.
             ValueError: As in the constructor.
         """
-        with self._turns:
-            group = self._checked_group(param_group, len(self.param_groups))
-            more = len(group["params"])
-            pasts = _past.unpacked(self._pasts, self._plans.sizes) + [self.START] * more
-            self._rebuild([*self.param_groups, group], _past.packed(pasts, [*self._plans.sizes, more]))
+        self._look_at_options()  # what groups say now is not taken over unseen
+        group = self._checked_group(param_group, len(self.param_groups))
+        more = len(group["params"])
+        pasts = _past.unpacked(self._pasts, self._plans.sizes) + [self.START] * more
+        self._rebuild([*self.param_groups, group], _past.packed(pasts, [*self._plans.sizes, more]))
 
     def _rebuild(self, groups: list[Group], pasts: Pasts) -> None:
         """Make all plans anew, for these groups, and go on with the state that is there."""
@@ -155,7 +162,7 @@ class Groups(Recipe):
         for k, group in enumerate(self.param_groups):
             values = self._watched(group)
             # A value that can change in place (an array, a list) is looked at in every step.
-            self._seen[k] = values if all(type(v) in (float, int, bool, tuple) for v in values) else None
+            self._seen[k] = values if all(isinstance(v, STEADY) for v in values) else None
 
     def _refuse_change(self, k: int, new: Options) -> NoReturn:
         old = self._options[k]

@@ -6,7 +6,8 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import FunctionType, NoneType
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -128,6 +129,21 @@ class Flag:
         return bool(value)
 
 
+class Steady:
+    """Marks values of options that cannot change in place."""
+
+
+# Types of such values: a group that holds them alone is looked at anew only when it holds others.
+STEADY = (float, int, bool, str, tuple, NoneType, FunctionType, Steady)
+
+
+class Option(Protocol):
+    """What an option may be."""
+
+    def take(self, name: str, value: Any, where: str = "") -> Any:
+        """The value in a plain form, or an error; `where` stands behind the name."""
+
+
 AT_LEAST_0 = Range(0, closed=True)  # infinity too
 ABOVE_0 = Range(0, closed=True, above=True)
 
@@ -140,7 +156,7 @@ ADAM_OPTIONS: dict[str, Range | Flag] = {
 }
 
 
-def take_options(allowed: Mapping[str, Range | Flag], group: Mapping[str, Any], index: int) -> Options:
+def take_options(allowed: Mapping[str, Option], group: Mapping[str, Any], index: int) -> Options:
     """The options of a group, checked, in plain Python types; errors name the group, but for the first."""
     where = f" of group {index}" if index else ""
     taken = {name: kind.take(name, group[name], where) for name, kind in allowed.items()}

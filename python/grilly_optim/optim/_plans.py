@@ -14,7 +14,7 @@ from grilly_optim._devices import open_device
 from grilly_optim.kernels.norm import NORM
 from grilly_optim.kernels.numpy_device import NumpyDevice
 from grilly_optim.optim import _gradients, _parameters
-from grilly_optim.optim._launch import Launch
+from grilly_optim.optim._launch import Chains, Keys, Launch, of_member
 from grilly_optim.optim.clipping import total_norm
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class Plans:
         info: What it can do.
         groups: Checked groups.
         rules: The rule of each group.
-        initial: For each group, state fields that do not start at 0, and where they do.
+        initial: For each group, state fields that do not start at 0, and where they do: a number, or an array per
+            parameter.
+        chains: The rows of the parameters, for rules that draw.
 
     Attributes:
         parameters: All arrays, in the order of the groups.
@@ -43,6 +45,9 @@ class Plans:
         positions: Where a parameter stands, by id and by name.
         sizes: The number of parameters of each group.
         group_of: The group of each parameter.
+        place: Its place there.
+        sketch: What reads the sketches of the parts of a step, for who has them.
+        keys: What random streams and sums call the parameters, where they are chains.
         launches: One per rule and precision.
         groups: The groups that each launch has parameters of.
         index: For each launch, which of these each of its members belongs to; None where it is one.
@@ -58,7 +63,8 @@ class Plans:
         info: DeviceInfo,
         groups: Sequence[Mapping[str, Any]],
         rules: Sequence[Rule],
-        initial: Sequence[Mapping[str, float]],
+        initial: Sequence[Mapping[str, float | Sequence[Array]]],
+        chains: Chains | None = None,
     ) -> None:
         self._backend = backend
         self.parameters: list[Any] = [p for g in groups for p in g["params"]]
@@ -75,12 +81,15 @@ class Plans:
 
         self.sizes = [len(g["params"]) for g in groups]
         self.group_of = [k for k, size in enumerate(self.sizes) for _ in range(size)]
+        self.place = [j for size in self.sizes for j in range(size)]
+        self.keys = None if chains is None else Keys.of(chains, self.parameters, self.group_of)
         self._layouts = [_parameters.layout(p) for p in self.parameters]
         members: dict[tuple[str, str], list[int]] = {}
         for i, p in enumerate(self.parameters):
             members.setdefault((rules[self.group_of[i]].name, p.dtype.char), []).append(i)
         self.launches = [
-            Launch(backend, rules[self.group_of[mine[0]]], self.parameters, mine) for mine in members.values()
+            Launch(backend, rules[self.group_of[mine[0]]], self.parameters, mine, self.keys)
+            for mine in members.values()
         ]
         self._engine_plans = [launch.plan for launch in self.launches]
         self._indirect = [launch for launch in self.launches if launch.copied]
@@ -92,11 +101,12 @@ class Plans:
             launch.plan.guard(written)
             for k, i in enumerate(launch.members):
                 for field, value in initial[self.group_of[i]].items():
-                    launch.plan.write_state(field, k, np.full_like(launch.direct[k], value))
+                    launch.write_state(field, k, of_member(value, self.place[i]))
         owners = [np.unique([self.group_of[i] for i in a.members], return_inverse=True) for a in self.launches]
         self.groups: list[list[int]] = [found.tolist() for found, _ in owners]
         self.index = [None if found.size == 1 else which for found, which in owners]
         self._norms: list[Launch] | None = None
+        self.sketch: Any = None
 
     def by_member(self) -> dict[int, tuple[Launch, int]]:
         """For each parameter its launch, and which of that launch's members it is."""
@@ -137,7 +147,7 @@ class Plans:
             result.append((list(at), index))
         return result
 
-    def run(self, inputs: tuple[list[Any]], rows: Sequence[Rows], *arguments: Any) -> bool:
+    def run(self, inputs: tuple[list[Any], ...], rows: Sequence[Rows], *arguments: Any) -> bool:
         """The device's `run` of all plans, and the parameters that it works on in a copy."""
         mine = list(inputs[0])  # the caller's list may change while the step runs
         copied = [pair for launch in self._indirect for pair in launch.copy_in(self.who, mine)]

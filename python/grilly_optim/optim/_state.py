@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,12 @@ from grilly_optim.optim._past import Pasts
 
 if TYPE_CHECKING:
     from grilly_optim.optim._parameters import Group
-    from grilly_optim.optim.optimizer import Optimizer
+    from grilly_optim.optim._stepping import Stepping
 
 StateDict = dict[str, Any]
 
 
-def snapshot(optimizer: Optimizer) -> StateDict:
+def snapshot(optimizer: Stepping) -> StateDict:
     """Everything that a bit-exact resume needs, copied."""
     optimizer._require_groups()
     pasts = _past.unpacked(optimizer._pasts, optimizer._plans.sizes)
@@ -30,14 +29,13 @@ def snapshot(optimizer: Optimizer) -> StateDict:
                 state[i][optimizer.STATE_NAMES[field]] = launch.read_state(field, k)
     groups, first = [], 0
     for group, size in zip(optimizer.param_groups, optimizer._plans.sizes, strict=True):
-        options = copy.deepcopy({k: v for k, v in group.items() if k != "params"})
-        groups.append({**options, "params": list(range(first, first + size))})
+        groups.append({**optimizer._saved_options(group), "params": list(range(first, first + size))})
         first += size
     return {"state": state, "param_groups": groups, **optimizer._own_state()}
 
 
 def checked_state(
-    optimizer: Optimizer, state_dict: Any
+    optimizer: Stepping, state_dict: Any
 ) -> tuple[list[Group], list[Options], Pasts, list[dict[str, Any]]]:
     """The groups, their options, pasts and arrays of a state dict, copied and in the optimizer's precisions."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
@@ -53,13 +51,7 @@ def checked_state(
 
     groups = []
     for saved, group in zip(saved_groups, optimizer.param_groups, strict=True):
-        # Names belong to the parameters that are here, not to the ones that were saved.
-        options = copy.deepcopy({k: v for k, v in saved.items() if k not in ("params", "param_names")})
-        for name, value in options.items():
-            if isinstance(value, list) and isinstance(group.get(name), tuple):
-                options[name] = tuple(value)
-        merged = {**group, **options}
-        groups.append(merged)
+        groups.append({**group, **optimizer._restored_options(saved, group)})
 
     positions = [i for g in saved_groups for i in g["params"]]
     state = _by_position(state_dict["state"], positions)
@@ -86,6 +78,7 @@ def checked_state(
                 raise TypeError(f"{name!r} of {who} in state_dict must hold real numbers, got {array.dtype}")
             if array.shape != parameter.shape:
                 raise ValueError(f"{name!r} of {who} has shape {array.shape} in state_dict, expected {parameter.shape}")
+            optimizer._check_saved(name, array, i, who)
             mine[name] = np.array(array, dtype=parameter.dtype, order="C", copy=True)
         arrays.append(mine)
     return groups, taken, _past.packed(pasts, sizes), arrays

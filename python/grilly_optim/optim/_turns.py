@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Turns:
     """A lock that refuses the thread which holds it, as a signal handler in the middle of a step would be.
 
-    ``with turns:`` does it all. A step, where every microsecond counts, takes `lock` and sets `busy` by itself.
+    A step, where every microsecond counts, writes out what `run` does.
     """
 
     def __init__(self) -> None:
@@ -29,16 +36,27 @@ class Turns:
             "and act on it after the step"
         )
 
-    def __enter__(self) -> None:
-        self.lock.acquire()
-        if self.busy:
-            self.lock.release()
-            self.refuse()
-        self.busy = True
+    def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function when it is its turn."""
+        # No context manager in Python: a signal at the beginning of its __exit__ would leave everything locked.
+        with self.lock:
+            if self.busy:
+                self.refuse()
+            try:
+                self.busy = True
+                return work(*args, **kwargs)
+            finally:
+                self.busy = False
 
-    def __exit__(self, *_: object) -> None:
-        self.busy = False
-        self.lock.release()
+
+def in_turn(method: F) -> F:
+    """A method of somebody whose `_turns` it takes."""
+
+    @functools.wraps(method)
+    def when_it_is_its_turn(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._turns.run(method, self, *args, **kwargs)
+
+    return cast(F, when_it_is_its_turn)
 
 
 _all: weakref.WeakSet[Turns] = weakref.WeakSet()

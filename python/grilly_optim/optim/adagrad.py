@@ -119,7 +119,7 @@ class Adagrad(Optimizer):
     def _rule(self, options: Options) -> Rule:
         return ADAGRAD
 
-    def _initial(self, options: Options) -> dict[str, float]:
+    def _initial(self, options: Options, params: list[Array]) -> dict[str, float]:
         return {"v": options["initial_accumulator_value"]}
 
     def _scalars(self, options: Options, t: int) -> tuple[float, ...]:

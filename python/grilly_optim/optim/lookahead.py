@@ -56,8 +56,7 @@ def calc_delta_theta(
     if lr is None:
         raise ValueError("lr is None: use_sgd_change=True needs the learning rate of the plain step")
     rate = Range(0).take("lr", lr)
-    with optimizer._turns:
-        items = optimizer._plans.conform(gradients)
-        pairs = zip(optimizer._plans.parameters, items, strict=True)
-        with np.errstate(all="ignore"):  # what is not finite goes through, as in a step
-            return [np.zeros(p.shape, p.dtype) if g is None else np.asarray(p.dtype.type(-rate) * g) for p, g in pairs]
+    items = optimizer._turns.run(optimizer._plans.conform, gradients)
+    pairs = zip(optimizer._plans.parameters, items, strict=True)
+    with np.errstate(all="ignore"):  # what is not finite goes through, as in a step
+        return [np.zeros(p.shape, p.dtype) if g is None else np.asarray(p.dtype.type(-rate) * g) for p, g in pairs]

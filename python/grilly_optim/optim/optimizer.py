@@ -1,4 +1,4 @@
-"""What all optimizers share: their steps, state and hooks. What lies below: `_attaching`, `_groups`, `_recipe`."""
+"""What all optimizers share. What lies below: `_attaching`, `_stepping`, `_groups`, `_recipe`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.optim import _past
 from grilly_optim.optim._attaching import Attaching
-from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._options import AT_LEAST_0
-from grilly_optim.optim._parameters import Group
-from grilly_optim.optim._past import Pasts
-from grilly_optim.optim._plans import REFUSED, Rows
-from grilly_optim.optim._state import StateDict, checked_state, snapshot
+from grilly_optim.optim._plans import REFUSED
+from grilly_optim.optim._turns import in_turn
 
 Array = NDArray[Any]
 Gradients = Sequence[Array | None] | Mapping[str, Array | None] | Mapping[int, Array | None]
@@ -33,12 +29,6 @@ class Optimizer(Attaching):
         defaults: Options of groups that do not set them.
         device: See `grilly_optim.devices`.
     """
-
-    def __init__(self, params: Any, defaults: Group, device: str | None) -> None:
-        self._hooks = Hooks()
-        super().__init__(params, defaults, device)
-
-    # Steps.
 
     def step(
         self,
@@ -69,19 +59,19 @@ class Optimizer(Attaching):
 
             After any of the first two, nothing has changed.
         """
-        if closure is not None and not callable(closure):
-            raise TypeError(f"closure must be callable, got {type(closure).__name__}; gradients go into gradients=...")
         if self._hooks.pre:
             closure, gradients, max_norm, clip_value = self._hooks.before(
                 self, closure=closure, gradients=gradients, max_norm=max_norm, clip_value=clip_value
             )
+        if closure is not None and not callable(closure):
+            raise TypeError(f"closure must be callable, got {type(closure).__name__}; gradients go into gradients=...")
         loss = None if closure is None else closure()
         turns = self._turns
         with turns.lock:
             if turns.busy:
                 turns.refuse()
-            turns.busy = True
             try:
+                turns.busy = True
                 if max_norm is None and clip_value is None:
                     gradients = self._update(gradients, math.inf, 1.0)
                 else:
@@ -107,15 +97,15 @@ class Optimizer(Attaching):
                 else:
                     after = tuple(map(self._advance, options, pasts))
                     rows = [[self._scalars(options[k], after[k]) for k in own] for own in plans.groups]
-                if self._run(gradients, rows, plans.index, after, True, limit, scale):
+                if self._run((gradients,), rows, plans.index, after, True, limit, scale):
                     return gradients
             some_missing = any(g is None for g in gradients)
             if (some_missing or type(pasts) is not tuple) and self._run(
-                gradients, *self._rows(gradients), False, limit, scale
+                (gradients,), *self._rows(gradients), False, limit, scale
             ):
                 return gradients
         gradients = plans.conform(gradients)
-        if not self._run(gradients, *self._rows(gradients), False, limit, scale):
+        if not self._run((gradients,), *self._rows(gradients), False, limit, scale):
             raise RuntimeError(REFUSED)
         return gradients
 
@@ -130,46 +120,7 @@ class Optimizer(Attaching):
         factor = limit / (self._plans.norm(gradients) + 1e-6)
         return self._update(gradients, math.inf, 1.0 if factor >= 1 else factor)
 
-    def _run(
-        self,
-        gradients: list[Any],
-        rows: list[Rows],
-        index: list[Any],
-        after: Pasts,
-        whole: bool,
-        limit: float,
-        scale: float,
-    ) -> bool:
-        """Run the plans and count the step; false when the gradients need a look, and then nothing has happened."""
-        before, numbers, signal = self._pasts, self._numbers(after), None
-        try:
-            # Counted before it runs: a signal that comes during the run raises right behind it, when all is done.
-            self._pasts = after
-            done = self._plans.run((gradients,), rows, index, whole, numbers, limit, scale)
-        except BaseException as error:
-            signal, done = error, self._plans.finished(rows)
-        if not done:
-            self._pasts = before
-        elif numbers is not None:
-            try:
-                self._settle(numbers)
-            except BaseException:
-                self._settle(numbers)
-                raise
-        if signal is not None:
-            raise signal
-        return done
-
-    def _rows(self, gradients: list[Any]) -> tuple[list[Rows], list[list[int]], Pasts]:
-        """Rows of scalars for each plan, which is whose, and the pasts after the step."""
-        group_of, before = self._plans.group_of, _past.unpacked(self._pasts, self._plans.sizes)
-        # A parameter that stands still shares the row of those with its past that do not: nothing reads it.
-        ahead = [self._advance(self._options[k], past) for k, past in zip(group_of, before, strict=True)]
-        found = self._plans.distinct(list(zip(group_of, ahead, strict=True)))
-        rows = [[self._scalars(self._options[k], past) for k, past in keys] for keys, _ in found]
-        after = [new if g is not None else old for old, new, g in zip(before, ahead, gradients, strict=True)]
-        return rows, [index for _, index in found], _past.packed(after, self._plans.sizes)
-
+    @in_turn
     def peek(self, gradients: Gradients | None) -> list[Array]:
         """The change that a step with these gradients would make; nothing changes, no step is counted.
 
@@ -183,77 +134,16 @@ class Optimizer(Attaching):
             TypeError: As in `step`.
             ValueError: As in `step`.
         """
-        with self._turns:
-            self._look_at_options()
-            items = self._plans.conform(gradients)
-            rows, index, after = self._rows(items)
-            arrays, trials, host = self._plans.copies()
-            for attached in self._attached:
-                attached.rehearse(trials)
-            if not host.run([t.plan for t in trials], (items,), rows, index, False, self._numbers(after)):
-                raise RuntimeError(REFUSED)
-            with np.errstate(all="ignore"):  # what is not finite goes through, as in a step
-                return [np.asarray(new - p) for new, p in zip(arrays, self._plans.parameters, strict=True)]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the ``.grad`` of every `Parameter`, or set it to zero in place."""
-        for p in self._plans.parameters:
-            grad = getattr(p, "grad", None)
-            if set_to_none and grad is not None:
-                p.grad = None
-            elif grad is not None:
-                grad[...] = 0
-
-    # State.
-
-    def state_dict(self) -> StateDict:
-        """A snapshot that `load_state_dict` continues from bit for bit: plain arrays, numbers, strings and containers.
-
-        Returns:
-            ``"state"``: for each position its ``"step"`` and the optimizer's arrays, under torch's names;
-            ``"param_groups"``: the options of each group, and the positions of its parameters.
-        """
-        with self._turns:
-            return snapshot(self)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a snapshot. Group options are restored too; all of it is checked before anything is written.
-
-        Raises:
-            ValueError: Another number of groups or parameters, arrays of another shape, or options out of range.
-            TypeError: Not a state dict.
-        """
-        with self._turns:
-            groups, options, pasts, arrays = checked_state(self, state_dict)
-            own = self._checked_own_state(state_dict)
-            same = [self._rule(o).name for o in options] == [self._rule(o).name for o in self._options]
-            plans = self._plans if same else self._prepare(groups)[1]
-            for launch in plans.launches:
-                for k, i in enumerate(launch.members):
-                    start = self._initial(options[plans.group_of[i]])
-                    for field in launch.rule.owned_fields:
-                        fresh = np.full_like(launch.direct[k], start.get(field, 0))
-                        launch.plan.write_state(field, k, arrays[i].get(self.STATE_NAMES[field], fresh))
-            self._take(groups, options, plans, pasts)
-            self._take_own_state(own)
-
-    # Hooks.
-
-    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ``(args, kwargs)``."""
-        return self._hooks.add(self._hooks.pre, hook)
-
-    def register_step_post_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(optimizer, args, kwargs)`` after each step."""
-        return self._hooks.add(self._hooks.post, hook)
-
-    def __repr__(self) -> str:
-        options = [", ".join(f"{k}={g[k]!r}" for k in self.defaults) for g in self.param_groups]
-        groups = "".join(
-            f"\n  group {k}: {len(g['params'])} parameters, {o}"
-            for k, (g, o) in enumerate(zip(self.param_groups, options, strict=True))
-        )
-        return f"{type(self).__name__} on {self._choice.info.name}{groups}"
+        self._look_at_options()
+        items = self._plans.conform(gradients)
+        rows, index, after = self._rows(items)
+        arrays, trials, host = self._plans.copies()
+        for attached in self._attached:
+            attached.rehearse(trials)
+        if not host.run([t.plan for t in trials], (items,), rows, index, False, self._numbers(after)):
+            raise RuntimeError(REFUSED)
+        with np.errstate(all="ignore"):  # what is not finite goes through, as in a step
+            return [np.asarray(new - p) for new, p in zip(arrays, self._plans.parameters, strict=True)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {
