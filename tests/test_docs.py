@@ -35,9 +35,11 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_every_public_function_has_an_example() -> None:
     for name in ("devices", "empty", "zeros", "asarray", "Parameter"):
         assert ">>>" in (getattr(grilly_optim, name).__doc__ or ""), name
-    for package in (grilly_optim.optim, grilly_optim.continual, grilly_optim.schedules):
+    bases_and_results = ("Optimizer", "Scheduler", "Prior", "Preconditioner", "PreconditionerCoefs")
+    bases_and_results += ("EpsilonBetaSweep", "SketchBuffer", "TraceStatistics")
+    for package in (grilly_optim.optim, grilly_optim.continual, grilly_optim.sampling, grilly_optim.schedules):
         for name in package.__all__:
-            if name not in ("Optimizer", "Scheduler"):
+            if name not in bases_and_results and callable(getattr(package, name)):
                 assert ">>>" in (getattr(package, name).__doc__ or ""), name
 
 

@@ -12,7 +12,7 @@ from grilly_optim.arrays import asarray, empty, zeros
 from grilly_optim.parameter import Parameter
 
 if TYPE_CHECKING:
-    from grilly_optim import checkpoint, continual, random, schedules
+    from grilly_optim import checkpoint, continual, random, sampling, schedules
 
 __all__ = [
     "DeviceInfo",
@@ -29,6 +29,7 @@ __all__ = [
     "empty",
     "optim",
     "random",
+    "sampling",
     "schedules",
     "zeros",
 ]
@@ -36,7 +37,7 @@ __all__ = [
 __version__: str
 
 # Imported when they are asked for: each would take a good part of the time of this import.
-_LAZY = ("checkpoint", "continual", "random", "schedules")
+_LAZY = ("checkpoint", "continual", "random", "sampling", "schedules")
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from grilly_optim._extras import load
 JOBS = {
     "digits": "digits",
     "continual": "continual",
+    "llc": "llc",
 }
 
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print the results only, no progress")
     parser.add_argument("--epochs", type=_positive, help="how often to go through the data (default: the job's own)")
     parser.add_argument(
-        "--output", type=Path, default=Path("demo-output"), help="folder for the picture (default: %(default)s)"
+        "--output", type=Path, default=Path("demo-output"), help="folder for the pictures (default: %(default)s)"
     )
 
 

@@ -44,12 +44,13 @@ class Data:
 
 @dataclass
 class History:
-    """What happened in training: a number per epoch, and the time of every optimizer step."""
+    """What happened in training: a number per epoch, the time of every optimizer step, and what came of it."""
 
     losses: list[float] = field(default_factory=list)
     train_accuracies: list[float] = field(default_factory=list)
     test_accuracies: list[float] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
+    parameters: list[Array] = field(default_factory=list)
 
 
 def load_data(seed: int = SEED) -> Data:
@@ -69,7 +70,7 @@ def train(data: Data, initial: Sequence[Array], device: str, epochs: int, progre
     gradients = [grilly_optim.empty(p.shape, device=device) for p in initial]
     optimizer = AdamW(parameters, lr=LEARNING_RATE, device=device)
 
-    history = History()
+    history = History(parameters=parameters)
     random = np.random.default_rng(SEED)
     images = len(data.train_images)
     for epoch in range(epochs):
