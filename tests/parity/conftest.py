@@ -8,7 +8,12 @@ from importlib.metadata import version
 import pytest
 
 # What a test is marked with -> the package it comes from; None: it is in no package that runs, and is written out here.
-ORIGINALS: dict[str, str | None] = {"torch": "torch", "hypnettorch": "hypnettorch", "grilly": None}
+ORIGINALS: dict[str, str | None] = {
+    "torch": "torch",
+    "hypnettorch": "hypnettorch",
+    "devinterp": "devinterp",
+    "grilly": None,
+}
 _compared: Counter[str] = Counter()
 
 
