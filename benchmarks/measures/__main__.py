@@ -12,7 +12,7 @@ from pathlib import Path
 from grilly_optim import DeviceInfo, devices
 
 from ..machine import describe
-from . import accuracy, checkpoints, engine, footprint, optimizers, passes, randomness, speed
+from . import accuracy, checkpoints, engine, footprint, langevin, optimizers, passes, randomness, samplers, speed
 from .table import Measure, to_text
 
 DEFAULT_BUDGET = 15.0
@@ -25,12 +25,16 @@ def measures(infos: list[DeviceInfo], budget: float) -> Iterator[Measure]:
     yield from optimizers.against_torch(budget)
     yield from passes.hypergradient(budget)
     yield from passes.forgetting(budget)
+    yield from samplers.against_torch(software, budget)
+    yield from samplers.measured_steps(budget)
+    yield samplers.many_chains(budget)
     yield speed.small_step()
     yield from speed.software_against_numpy(software, budget)
     yield speed.with_pauses()
     yield from accuracy.accuracy(infos)
     yield optimizers.lion_signs(infos)
     yield from randomness.normal_numbers(infos)
+    yield from langevin.learning_coefficients()
     yield from engine.engine(software)
     yield from footprint.memory([d for d in infos if d.shares_memory])
     yield footprint.import_time()
