@@ -35,7 +35,7 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_every_public_function_has_an_example() -> None:
     for name in ("devices", "empty", "zeros", "asarray", "Parameter"):
         assert ">>>" in (getattr(grilly_optim, name).__doc__ or ""), name
-    bases_and_results = ("Optimizer", "Scheduler", "Prior", "Preconditioner", "PreconditionerCoefs")
+    bases_and_results = ("Optimizer", "Sampler", "Scheduler", "Prior", "Preconditioner", "PreconditionerCoefs")
     bases_and_results += ("EpsilonBetaSweep", "SketchBuffer", "TraceStatistics")
     for package in (grilly_optim.optim, grilly_optim.continual, grilly_optim.sampling, grilly_optim.schedules):
         for name in package.__all__:

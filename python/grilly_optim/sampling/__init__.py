@@ -1,6 +1,7 @@
 """Samplers: Langevin dynamics and its relatives, and the local learning coefficient."""
 
 from grilly_optim.sampling._failures import ChainFailed, SweepFailed
+from grilly_optim.sampling._sampler import Sampler
 from grilly_optim.sampling.diagnostics import (
     TraceStatistics,
     ess,
@@ -57,6 +58,7 @@ __all__ = [
     "PreconditionerCoefs",
     "Prior",
     "RMSpropPreconditioner",
+    "Sampler",
     "SketchBuffer",
     "SweepFailed",
     "TraceStatistics",

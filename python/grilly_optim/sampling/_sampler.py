@@ -146,6 +146,9 @@ class Sampler(Stepping):
             raise TypeError(f"mask{where} must be an array per parameter, got {type(masks).__name__}")
         group["mask"] = taken_masks(masks, group["params"], chains is not None, where)
 
+    def _is_masked(self, options: Options) -> bool:
+        return options["mask"] is not None
+
     def _masks(self, options: Options) -> tuple[Array, ...] | None:
         """What of each parameter of a group moves; None: all of it."""
         masks: tuple[Array, ...] | None = options["mask"]
@@ -158,7 +161,7 @@ class Sampler(Stepping):
             present.append("center")
         if self.save_metrics or options["bounding_box_size"] is not None:
             present.append("start")
-        if self._masks(options) is not None:
+        if self._is_masked(options):
             present.append("mask")
         return tuple(present)
 
@@ -449,7 +452,7 @@ class Sampler(Stepping):
             "seed": self.seed,
             "stream": self.stream,
             "num_chains": self.num_chains,
-            "masked": [self._masks(o) is not None for o in self._options],
+            "masked": [self._is_masked(o) for o in self._options],
         }
 
     def _checked_own_state(self, state_dict: Mapping[str, Any]) -> int:

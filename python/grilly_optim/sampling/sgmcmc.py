@@ -410,6 +410,9 @@ class SGMCMC(Langevin):
             except ValueError as error:
                 raise ValueError(f"prior{where}: {error}") from None
 
+    def _is_masked(self, options: Options) -> bool:
+        return super()._is_masked(options) or bool(self._form(options).masks)
+
     def _masks(self, options: Options) -> tuple[Array, ...] | None:
         own = [] if options["mask"] is None else [options["mask"]]
         return product_of_masks([*own, *self._form(options).masks])
