@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any, ClassVar
 
@@ -21,13 +21,13 @@ from grilly_optim.optim._options import Flag, Option, Options, Whole
 from grilly_optim.optim._parameters import Group
 from grilly_optim.optim._past import Past, Pasts
 from grilly_optim.optim._plans import REFUSED, Plans, Rows
-from grilly_optim.optim._stepping import Stepping
 from grilly_optim.optim._turns import in_turn
+from grilly_optim.sampling._measuring import Measuring
 from grilly_optim.sampling._options import BOX, POSITIVE, Kept, NBeta
 from grilly_optim.sampling.metrics import Metrics
 from grilly_optim.sampling.preconditioners import taken_masks
 from grilly_optim.sampling.priors import Pull
-from grilly_optim.sampling.sketch import CountSketch, SketchBuffer
+from grilly_optim.sampling.sketch import CountSketch
 
 Array = NDArray[Any]
 Arrays = Sequence[Array | None]
@@ -41,7 +41,7 @@ def having(rule: Rule, present: tuple[str, ...]) -> Rule:
     return _made[key] if key in _made else _made.setdefault(key, rule.having(*present))
 
 
-class Sampler(Stepping):
+class Sampler(Measuring):
     """Base of all samplers: a step moves the parameters by gradient, prior and noise.
 
     Args:
@@ -72,7 +72,6 @@ class Sampler(Stepping):
         "bounding_box_size": BOX,
         "mask": Kept((tuple, NoneType), "None or an array per parameter, and stays what it is"),
     }
-    RULE: ClassVar[Rule]
 
     def __init__(
         self,
@@ -97,18 +96,7 @@ class Sampler(Stepping):
             raise ValueError(f"stream + num_chains must be at most 2^32, got {self.stream} + {self.num_chains}")
         self._chains = Chains(self.num_chains or 1, self.stream)
         self._rows_each: int = num_chains or 1
-        self._metrics: list[Metrics] = []
-        self._settled = 0
-        if sketch is not None and not isinstance(sketch, CountSketch):
-            raise TypeError(f"sketch must be a CountSketch, got {type(sketch).__name__}")
-        if sketch is not None and sketch_dim not in (None, sketch.output_dim):
-            raise ValueError(f"sketch_dim is {sketch_dim!r}, and sketch has output_dim={sketch.output_dim}")
-        self._hashes = sketch
-        self._sketch_dim = None if sketch_dim is None else Whole(1).take("sketch_dim", sketch_dim)
-        self._sketch_seed = Whole(0, philox.SEED_BITS).take("sketch_seed", sketch_seed)
-        # What a step adds up: a rule that has no other way always does, and parts are kept on that way.
-        measured = save_metrics or self.save_sketches or not self.RULE.updates
-        self._sums = self.RULE.sum_fields if measured else ()
+        self._will_measure(sketch_dim, sketch_seed, sketch)
         self._momentum = momentum
         if isinstance(params, np.ndarray):
             params = [params]
@@ -187,21 +175,6 @@ class Sampler(Stepping):
         if self.save_sketches:
             self._start_sketches(plans)
         return options, plans
-
-    def _start_sketches(self, plans: Plans) -> None:
-        count = sum(p.size for p in plans.parameters) // self._rows_each
-        hashes = self._hashes
-        if hashes is None:
-            assert self._sketch_dim is not None
-            hashes = CountSketch.create(count, self._sketch_dim, self._sketch_seed)
-        if hashes.input_dim != count:
-            raise ValueError(f"sketch is for {hashes.input_dim} elements, and the parameters have {count}")
-        for launch in plans.launches:
-            launch.plan.add_parts()
-        kept: Any = [launch.plan for launch in plans.launches]
-        names = list(self.RULE.part_fields)
-        plans.sketch = self._backend.sketch(kept, names, hashes.hash_indices, hashes.hash_signs, hashes.output_dim)
-        self._sketch_size = hashes.output_dim
 
     def _start_momenta(self, plans: Plans, options: list[Options]) -> None:
         if "m" not in self.RULE.state_fields:
@@ -361,77 +334,6 @@ class Sampler(Stepping):
 
     def _advance(self, options: Options, past: Past) -> Past:
         return past  # not counted one by one: see `_update`
-
-    # What a step measures.
-
-    def _numbers(self, after: Pasts) -> Array | None:
-        if not self._sums:
-            return None
-        return np.zeros((len(self._options), self._rows_each, len(self._sums)))
-
-    def _settle(self, numbers: Array) -> None:
-        count = max(self._pasts)
-        if self._settled == count:
-            return
-        moved = [past == count for past in _past.unpacked(self._pasts, self._plans.sizes)]
-        numel = np.zeros((len(self._options), self._rows_each), int)
-        for k, own, took_part in zip(self._plans.group_of, self._movable, moved, strict=False):
-            numel[k] += own * took_part
-        self._follow(numbers, numel)
-        if self.save_metrics:
-            for metrics, sums, n in zip(self._metrics, numbers, numel, strict=False):
-                metrics.take(sums, self._sums, int(n[0]))
-        self._settled = count
-
-    def _follow(self, sums: Array, numel: Array) -> None:
-        """A step is over: what follows from its sums, (groups, chains, names), over so many elements."""
-        return
-
-    def get_metrics(self) -> Metrics:
-        """What the last step came to, all groups together; one number per chain. No part of `state_dict`.
-
-        Raises:
-            RuntimeError: `save_metrics` is off.
-        """
-        return Metrics.total(list(self.iter_group_metrics()))
-
-    def iter_group_metrics(self) -> Iterator[Metrics]:
-        """The same by groups: live objects, which the next step overwrites.
-
-        Raises:
-            RuntimeError: `save_metrics` is off.
-        """
-        if not self.save_metrics:
-            raise RuntimeError("there are no metrics: build the sampler with save_metrics=True")
-        return iter(self._metrics)
-
-    @property
-    def save_sketches(self) -> bool:
-        """Whether there are sketches."""
-        return self._hashes is not None or self._sketch_dim is not None
-
-    def get_sketches(self) -> SketchBuffer:
-        """Count sketches of the parts of the last step, all groups together; no part of `state_dict`.
-
-        Raises:
-            RuntimeError: `sketch_dim` is None, and so is `sketch`.
-        """
-        if not self.save_sketches:
-            raise RuntimeError("there are no sketches: build the sampler with sketch_dim=... or sketch=...")
-        names = self.RULE.part_fields
-        found = np.empty((self._rows_each, len(names), self._sketch_size))
-        self._read_sketches(found)
-        one = found[0] if self.num_chains is None else found
-        parts = {name: one[..., k, :].astype(np.float32) for k, name in enumerate(names)}
-        # Where nothing scales the gradient, and where there is no prior.
-        parts.setdefault("part_raw", parts["part_grad"].copy())
-        nothing = np.zeros_like(parts["part_grad"])
-        of = (parts.get(f"part_{name}", nothing.copy()) for name in ("grad", "raw", "pull", "decay", "noise"))
-        return SketchBuffer(*of)
-
-    @in_turn
-    def _read_sketches(self, to: Array) -> None:
-        self._plans.sketch.read(to)
 
     # State.
 
