@@ -329,6 +329,11 @@ extern const DrawLoops draw_loops = {{{{draw_elements<float, normal_blocks>, dra
 """
 
 
+def words_of(name: str, words: list[int]) -> str:
+    """SPIR-V as an array."""
+    return f"const std::uint32_t {name}[] = {{{','.join(map(hex, words))}}};"
+
+
 def table(rules: list[Rule], spirv: dict[tuple[str, str, str], list[int]]) -> str:
     """The table of rules: names, fields and SPIR-V, in the order of the loops."""
     arrays, rows = {}, []
@@ -342,7 +347,7 @@ def table(rules: list[Rule], spirv: dict[tuple[str, str, str], list[int]]) -> st
             words = spirv.get((function, which, precision), [])
             name = f"{function}_{which}_{precision}"
             if words:
-                arrays[name] = f"const std::uint32_t {name}[] = {{{','.join(map(hex, words))}}};"
+                arrays[name] = words_of(name, words)
             made.append(f"Spirv{{{name}, {len(words)}}}" if words else "Spirv{}")
         return "{" + ", ".join(made) + "}"
 

@@ -12,18 +12,28 @@ from pathlib import Path
 
 from cpp import loops, table
 from glsl import PRECISIONS, SKETCH, compile_shader, shaders, sketch_shader
+from potentialfile import Potential, parse_potential
 from rulefile import Rule, RuleError, parse, variants
+from trajectories import METHODS, potential_table, trajectory_loops, trajectory_shader
 
 HERE = Path(__file__).resolve().parent
 
 
-def compile_all(rules: list[Rule], out: Path, glslang: str) -> dict[tuple[str, str, str], list[int]]:
-    """The SPIR-V of every rule file, pass and precision, and of sketches."""
+def compile_all(
+    rules: list[Rule], potentials: list[Potential], out: Path, glslang: str
+) -> dict[tuple[str, str, str], list[int]]:
+    """The SPIR-V of every rule file, pass and precision, of every potential, method and precision, and of sketches."""
     texts = {
         (rule.name, name, precision): text
         for rule in rules
         for precision in PRECISIONS
         for name, text in shaders(rule, precision).items()
+    }
+    texts |= {
+        (potential.name, method, precision): trajectory_shader(potential, method, precision)
+        for potential in potentials
+        for method in METHODS
+        for precision in PRECISIONS
     }
     texts |= {(SKETCH, "sums", precision): sketch_shader(precision) for precision in PRECISIONS}
     spirv = {}
@@ -32,6 +42,12 @@ def compile_all(rules: list[Rule], out: Path, glslang: str) -> dict[tuple[str, s
         source.write_text(text)
         spirv[key] = compile_shader(glslang, source)
     return spirv
+
+
+def write(path: Path, text: str) -> None:
+    """Write what is new: compilers need not go over the rest."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 def main() -> None:
@@ -45,9 +61,12 @@ def main() -> None:
     try:
         files = [parse(path) for path in sorted(options.rules.glob("*.glsl"))]
         rules = sorted((made for rule in files for made in variants(rule)), key=lambda rule: rule.name)
-        spirv = compile_all(files, options.out, options.glslang) if options.glslang else {}
-        (options.out / "loops.cpp").write_text(loops(rules))
-        (options.out / "rules.cpp").write_text(table(rules, spirv))
+        potentials = [parse_potential(path) for path in sorted((options.rules.parent / "potentials").glob("*.glsl"))]
+        spirv = compile_all(files, potentials, options.out, options.glslang) if options.glslang else {}
+        write(options.out / "loops.cpp", loops(rules))
+        write(options.out / "rules.cpp", table(rules, spirv))
+        write(options.out / "trajectories.cpp", trajectory_loops(potentials))
+        write(options.out / "potentials.cpp", potential_table(potentials, spirv))
     except RuleError as error:
         sys.exit(f"shaders/generate.py: {error}")
 

@@ -79,7 +79,7 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
     draws, draw_pack = "", ""
     if rule.drawn != "none":
         otherwise[rule.inputs[-1]] = ("kDrawn", "drawn(segment.element + begin, segment.random_stream)")
-        draws = _WORDS + _template("lib/philox.glsl") + _template("lib/draws.glsl")
+        draws = WORDS + _template("lib/philox.glsl") + _template("lib/draws.glsl")
         draw_pack = fill(_DRAW_PACK, {"REAL": real, "NUMBERS": _NUMBERS[rule.drawn]})
     load_tail = []
     for k, n in streams:
@@ -158,7 +158,7 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
     )
 
 
-_WORDS = """#define Word uint
+WORDS = """#define Word uint
 uint mul_low(uint a, uint b) { return a * b; }
 uint mul_high(uint a, uint b) {
   uint high, low;

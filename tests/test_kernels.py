@@ -31,6 +31,7 @@ MODULES = [
     "grilly_optim.benchmarks.stream",
     "grilly_optim.sampling._rules",
     "grilly_optim.sampling._momentum_rules",
+    "grilly_optim.sampling._kick_drift",
 ]
 TWINS = {
     value.name: value

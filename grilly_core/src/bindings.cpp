@@ -13,6 +13,7 @@
 #include <thread>
 #include <tuple>
 
+#include "bindings.h"
 #include "grilly/device.h"
 #include "grilly/errors.h"
 #include "grilly/sketch.h"
@@ -21,32 +22,10 @@
 #include <pthread.h>
 #endif
 
-namespace py = pybind11;
 using namespace grilly;
+using namespace grilly::python;
 
 namespace {
-
-// Runs shorter than this keep the GIL: handing it over costs more than the run.
-constexpr std::uint64_t kReleaseGilElements = 4'096;
-constexpr int kUsable = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-
-const auto* array_of(PyObject* object) { return py::detail::array_proxy(object); }
-
-bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
-
-bool has_precision(PyObject* array, Precision precision) {
-  const auto* descr = py::detail::array_descriptor_proxy(array_of(array)->descr);
-  const int wanted = precision == Precision::f32 ? py::detail::npy_api::NPY_FLOAT_ : py::detail::npy_api::NPY_DOUBLE_;
-  constexpr char native = std::endian::native == std::endian::little ? '<' : '>';
-  return descr->type_num == wanted && (descr->byteorder == '=' || descr->byteorder == native);
-}
-
-std::size_t elements_of(PyObject* array) {
-  const auto* proxy = array_of(array);
-  std::size_t elements = 1;
-  for (int k = 0; k < proxy->nd; ++k) elements *= static_cast<std::size_t>(proxy->dimensions[k]);
-  return elements;
-}
 
 bool same_shape(PyObject* a, PyObject* b) {
   const auto *left = array_of(a), *right = array_of(b);
@@ -55,15 +34,6 @@ bool same_shape(PyObject* a, PyObject* b) {
 
 struct Range {
   std::uintptr_t begin, end;
-};
-
-// When the interpreter ends it kills other threads as they ask for the GIL, which must not happen inside C++: at exit
-// no run gives the GIL away any more, and the ones under way are waited for.
-std::atomic<bool> closing{false};
-std::atomic<int> running{0};
-struct Running {
-  Running() { ++running; }
-  ~Running() { --running; }
 };
 
 #if !defined(_WIN32)
@@ -326,13 +296,7 @@ bool run(Device& device, const py::list& plans, const py::tuple& inputs, const p
   }
   if (runs.empty()) return true;
   const std::span<double> in_and_out = numbers_of(numbers, runs);
-  if ((elements < kReleaseGilElements && !device.waits()) || closing) {
-    device.run(runs, in_and_out);
-  } else {
-    const Running running_now;  // outlives the release: counts until this thread has the GIL again
-    const py::gil_scoped_release release;
-    device.run(runs, in_and_out);
-  }
+  unlocked(elements >= kReleaseGilElements || device.waits(), [&] { device.run(runs, in_and_out); });
   for (PyPlan* plan : taking) {
     plan->done = rows;
     const bool measured = plan->plan->rule.sums_in(in_and_out);
@@ -355,13 +319,8 @@ struct PySketch {
         !(array_of(to.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
       throw py::value_error("a sketch needs an array of " + std::to_string(needed) + " doubles that it can write to");
     auto* const numbers = reinterpret_cast<double*>(array_of(to.ptr())->data);
-    if ((layout.codes.size() * layout.rows() < kReleaseGilElements && !device->waits()) || closing) {
-      sketch->read(numbers);
-    } else {
-      const Running running_now;
-      const py::gil_scoped_release release;
-      sketch->read(numbers);
-    }
+    unlocked(layout.codes.size() * layout.rows() >= kReleaseGilElements || device->waits(),
+             [&] { sketch->read(numbers); });
   }
 };
 
@@ -490,8 +449,8 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<PySketch>(m, "Sketch").def("read", &PySketch::read, py::arg("to"));
 
-  py::class_<Device, std::shared_ptr<Device>>(m, "Device")
-      .def("allocate", &Device::allocate, py::arg("nbytes"))
+  py::class_<Device, std::shared_ptr<Device>> device_class(m, "Device");
+  device_class.def("allocate", &Device::allocate, py::arg("nbytes"))
       .def("reaches",
            [](const Device& device, const py::array& array) {
              return device.reaches(array.data(), static_cast<std::size_t>(array.nbytes()));
@@ -508,6 +467,8 @@ PYBIND11_MODULE(_core, m) {
       .def("counters", &counters)
       .def_property_readonly("lost", &Device::lost)
       .def("last_run_ns", &Device::last_run_ns);
+
+  bind_trajectories(m, device_class);
 
   m.def("cpu_device", &cpu_device);
   m.def("cpu_instruction_set", &cpu_instruction_set);

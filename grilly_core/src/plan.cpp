@@ -1,6 +1,7 @@
 #include "grilly/device.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace grilly {
 
@@ -51,19 +52,34 @@ Totals::Totals(const Rule& rule, std::span<double> numbers)
     : rule_(rule),
       numbers_(numbers),
       buckets_(rule.decides ? 1 : numbers.size() / rule.sums.size()),
-      lanes_(buckets_ * rule.sums.size() * kSumLanes),
+      lanes_(buckets_ * rule.sums.size()),
       chunk_of_(buckets_) {}
+
+// Lanes that no chunk has come to hold 0, and are left out: many small chains have one chunk each.
+void Totals::widen(std::uint64_t chunks) {
+  const std::size_t width = std::bit_ceil(std::min<std::uint64_t>(chunks, kSumLanes));
+  if (width <= width_) return;
+  std::vector<double> lanes(buckets_ * rule_.sums.size() * width);
+  for (std::size_t k = 0; k < lanes_.size(); ++k) lanes[k / width_ * width + k % width_] = lanes_[k];
+  lanes_ = std::move(lanes);
+  width_ = width;
+}
 
 void Totals::add(const Plan& plan, std::span<const double> partial) {
   const std::size_t sums = rule_.sums.size();
   const double* chunk = partial.data();
   // A plan begins with the first lane again, so that its sums do not depend on the plans before it.
+  const auto bucket_of = [&](const Segment& segment) { return rule_.decides ? 0 : segment.bucket; };
+  std::fill(chunk_of_.begin(), chunk_of_.end(), 0);
+  for (const Segment& segment : plan.segments)
+    chunk_of_[bucket_of(segment)] += (segment.elements + kSumChunk - 1) / kSumChunk;
+  widen(*std::max_element(chunk_of_.begin(), chunk_of_.end()));
   std::fill(chunk_of_.begin(), chunk_of_.end(), 0);
   for (const Segment& segment : plan.segments) {
-    const std::size_t bucket = rule_.decides ? 0 : segment.bucket;
+    const std::size_t bucket = bucket_of(segment);
     for (std::uint64_t at = 0; at < segment.elements; at += kSumChunk, chunk += sums) {
       const std::size_t lane = chunk_of_[bucket]++ % kSumLanes;
-      for (std::size_t s = 0; s < sums; ++s) lanes_[(bucket * sums + s) * kSumLanes + lane] += chunk[s];
+      for (std::size_t s = 0; s < sums; ++s) lanes_[(bucket * sums + s) * width_ + lane] += chunk[s];
     }
   }
 }
@@ -71,8 +87,8 @@ void Totals::add(const Plan& plan, std::span<const double> partial) {
 void Totals::finish() {
   const std::size_t sums = rule_.sums.size();
   for (std::size_t k = 0; k < buckets_ * sums; ++k) {
-    double* const lane = lanes_.data() + k * kSumLanes;
-    for (std::size_t width = kSumLanes / 2; width > 0; width /= 2)
+    double* const lane = lanes_.data() + k * width_;
+    for (std::size_t width = width_ / 2; width > 0; width /= 2)
       for (std::size_t j = 0; j < width; ++j) lane[j] += lane[j + width];
     numbers_[rule_.decides ? rule_.sum_at[k] : k] = lane[0];
   }

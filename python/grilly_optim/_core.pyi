@@ -43,6 +43,43 @@ class Plan:
 class Sketch:
     def read(self, to: NDArray[Any]) -> None: ...
 
+class Trajectories:
+    def run(
+        self,
+        *,
+        method: str,
+        count: int,
+        seen: int,
+        thin: int,
+        num_steps: int,
+        trajectory: float,
+        jitter: bool,
+        persistence: float,
+        carried: bool,
+        max_tree_depth: int,
+        delta_max: float,
+        seed: int,
+        streams: NDArray[Any],
+        done: NDArray[Any],
+        position: NDArray[Any],
+        momentum: NDArray[Any] | None,
+        step_size: NDArray[Any],
+        adaptation: NDArray[Any] | None,
+        target: float,
+        gamma: float,
+        t_0: float,
+        dense: bool,
+        mass_per_chain: bool,
+        inverse_mass: NDArray[Any],
+        root: NDArray[Any],
+        normal: NDArray[Any] | None,
+        uniform: NDArray[Any] | None,
+        gradient: NDArray[Any],
+        energy: NDArray[Any],
+        positions: NDArray[Any],
+        stats: NDArray[Any],
+    ) -> None: ...
+
 class Device:
     @property
     def lost(self) -> bool: ...
@@ -78,6 +115,15 @@ class Device:
         scale: float = 1.0,
         draw: tuple[int, int, int] | None = None,
     ) -> bool: ...
+    def trajectories(
+        self,
+        potential: str,
+        is_double: bool,
+        dim: int,
+        rows: int,
+        tables: dict[str, NDArray[Any]],
+        constants: dict[str, float],
+    ) -> Trajectories: ...
     def counters(self) -> dict[str, int]: ...
     def last_run_ns(self) -> int: ...
 
@@ -90,3 +136,8 @@ def open_vulkan(index: int) -> Device: ...
 def take_vulkan_messages() -> list[str]: ...
 def shut_down() -> None: ...
 def rules() -> dict[str, tuple[list[str], list[str], list[str], list[str], list[str]]]: ...
+def potentials() -> dict[str, tuple[list[str], list[str]]]: ...
+
+TRANSITION_STATS: int
+ADAPTATION_NUMBERS: int
+MAX_STEPS: int

@@ -126,15 +126,20 @@ class Totals {
   void finish();
 
  private:
+  void widen(std::uint64_t chunks);
+
   const Rule& rule_;
   std::span<double> numbers_;
   std::size_t buckets_;
+  std::size_t width_ = 1;              // lanes: a power of two, up to kSumLanes
   std::vector<double> lanes_;          // [bucket][sum][lane]
   std::vector<std::size_t> chunk_of_;  // how many chunks a bucket has had
 };
 
 class Sketch;
 struct SketchLayout;
+class Trajectories;
+struct PotentialData;
 
 class Device : public std::enable_shared_from_this<Device> {
  public:
@@ -148,6 +153,7 @@ class Device : public std::enable_shared_from_this<Device> {
   virtual std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) = 0;
   // Of plans that this device made, which must outlive it.
   virtual std::unique_ptr<Sketch> make_sketch(SketchLayout layout) = 0;
+  virtual std::unique_ptr<Trajectories> make_trajectories(const PotentialData& data) = 0;
   // Runs plans that this device made, in order, and returns when the parameters are readable. Rules with sums must all
   // be the same one: their numbers are the whole run's, taken from and written to `numbers`; one set for each bucket
   // where nothing is decided.

@@ -18,6 +18,7 @@
 #include "plan.h"
 #include "pool.h"
 #include "sketch.h"
+#include "trajectories.h"
 
 namespace grilly {
 
@@ -26,17 +27,20 @@ namespace base {
 extern const Loops loops[];
 extern const GradientLoops gradient_loops;
 extern const DrawLoops draw_loops;
+extern const cpu::TrajectoryLoops trajectory_loops[];
 }  // namespace base
 #if defined(GRILLY_X86_LOOPS)
 namespace avx2 {
 extern const Loops loops[];
 extern const GradientLoops gradient_loops;
 extern const DrawLoops draw_loops;
+extern const cpu::TrajectoryLoops trajectory_loops[];
 }  // namespace avx2
 namespace avx512 {
 extern const Loops loops[];
 extern const GradientLoops gradient_loops;
 extern const DrawLoops draw_loops;
+extern const cpu::TrajectoryLoops trajectory_loops[];
 }  // namespace avx512
 #endif
 
@@ -46,15 +50,15 @@ constexpr std::size_t kPage = 4'096, kHugePage = std::size_t{2} << 20;
 
 const cpu::InstructionSet instruction_sets[] = {
 #if defined(GRILLY_X86_LOOPS)
-    {"avx512", avx512::loops, &avx512::gradient_loops, &avx512::draw_loops,
+    {"avx512", avx512::loops, &avx512::gradient_loops, &avx512::draw_loops, avx512::trajectory_loops,
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
      }},
-    {"avx2", avx2::loops, &avx2::gradient_loops, &avx2::draw_loops,
+    {"avx2", avx2::loops, &avx2::gradient_loops, &avx2::draw_loops, avx2::trajectory_loops,
      [] { return static_cast<bool>(__builtin_cpu_supports("avx2")); }},
 #endif
-    {"base", base::loops, &base::gradient_loops, &base::draw_loops, [] { return true; }},
+    {"base", base::loops, &base::gradient_loops, &base::draw_loops, base::trajectory_loops, [] { return true; }},
 };
 
 // GRILLY_ISA, else the best there is. Read when a plan is made.
@@ -87,6 +91,9 @@ class CpuDevice final : public Device {
   }
   std::unique_ptr<Sketch> make_sketch(SketchLayout layout) override {
     return std::make_unique<cpu::CpuSketch>(*this, std::move(layout));
+  }
+  std::unique_ptr<Trajectories> make_trajectories(const PotentialData& data) override {
+    return std::make_unique<cpu::CpuTrajectories>(*this, instruction_set(), data);
   }
   void run(std::span<Plan* const> plans, std::span<double> numbers) override;
 };

@@ -71,7 +71,7 @@ static inline void store_words(uint* to, Word word) { store(to, (Vector<uint>)be
 static inline Vector<uint> word(const Blocks& words, std::size_t which, std::size_t at) {
   return load(words.of[which] + at);
 }
-static void normal_blocks(const Blocks& words, std::size_t count, float* to) {
+[[maybe_unused]] static void normal_blocks(const Blocks& words, std::size_t count, float* to) {
   for (std::size_t i = 0; i < count; i += kBlocksTogether) {
     const std::size_t j = i + kVectorFloats;
     const Many<uint> u(word(words, 0, i), word(words, 2, i), word(words, 0, j), word(words, 2, j));
@@ -81,7 +81,7 @@ static void normal_blocks(const Blocks& words, std::size_t count, float* to) {
     store_fourths(to + 4 * j, z.a.of[2], z.b.of[2], z.a.of[3], z.b.of[3]);
   }
 }
-static void uniform_blocks(const Blocks& words, std::size_t count, float* to) {
+[[maybe_unused]] static void uniform_blocks(const Blocks& words, std::size_t count, float* to) {
   for (std::size_t i = 0; i < count; i += kVectorFloats) {
     const Many<uint> w(word(words, 0, i), word(words, 1, i), word(words, 2, i), word(words, 3, i));
     const Many<float> z = many::uniform_of(w);
@@ -102,7 +102,7 @@ static inline Word counting(std::uint32_t first) { return first; }
 static inline void store_words(uint* to, Word word) { *to = static_cast<uint>(word); }
 
 // Not inlined: what surrounds these loops would keep gcc from vectorising them.
-GRILLY_NOINLINE static void normal_blocks(const Blocks& words, std::size_t count, float* to) {
+[[maybe_unused]] GRILLY_NOINLINE static void normal_blocks(const Blocks& words, std::size_t count, float* to) {
   const uint *const a = words.of[0], *const b = words.of[1], *const c = words.of[2], *const d = words.of[3];
   GRILLY_NO_LOOP_DEPENDENCE
   for (std::size_t i = 0; i < count; ++i) {  // RULE LOOP normal numbers
@@ -114,7 +114,7 @@ GRILLY_NOINLINE static void normal_blocks(const Blocks& words, std::size_t count
   }
 }
 
-GRILLY_NOINLINE static void uniform_blocks(const Blocks& words, std::size_t count, float* to) {
+[[maybe_unused]] GRILLY_NOINLINE static void uniform_blocks(const Blocks& words, std::size_t count, float* to) {
   const uint *const a = words.of[0], *const b = words.of[1], *const c = words.of[2], *const d = words.of[3];
   GRILLY_NO_LOOP_DEPENDENCE
   for (std::size_t i = 0; i < count; ++i) {  // RULE LOOP uniform numbers

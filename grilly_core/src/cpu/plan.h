@@ -8,6 +8,7 @@
 
 #include "grilly/device.h"
 #include "grilly/rules.h"
+#include "tile.h"
 
 namespace grilly::cpu {
 
@@ -19,6 +20,7 @@ struct InstructionSet {
   const Loops* loops;  // in the order of rules()
   const GradientLoops* gradient;
   const DrawLoops* draw;
+  const TrajectoryLoops* trajectories;  // in the order of potentials()
   bool (*present)();
 };
 

@@ -16,6 +16,7 @@
 #include "grilly/device.h"
 #include "grilly/errors.h"
 #include "grilly/sketch.h"
+#include "grilly/trajectories.h"
 
 namespace grilly::vulkan {
 
@@ -183,6 +184,7 @@ class VulkanDevice final : public Device {
   bool reaches(const void* data, std::size_t bytes) const override { return addresses.find(data, bytes).has_value(); }
   std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) override;
   std::unique_ptr<Sketch> make_sketch(SketchLayout layout) override;
+  std::unique_ptr<Trajectories> make_trajectories(const PotentialData& data) override;
   void run(std::span<Plan* const> plans, std::span<double> numbers) override;
   bool waits() const override { return true; }
   std::uint64_t last_run_ns() const override { return queue.last_ns; }
@@ -313,6 +315,27 @@ class VulkanSketch final : public Sketch {
   std::vector<OwnedBuffer> blocks_;  // of entries, 2^block_bits_ each
   std::uint32_t block_bits_ = 0;
   OwnedBuffer block_table_, places_, totals_;
+};
+
+// --- trajectories.cpp
+
+class VulkanTrajectories final : public Trajectories {
+ public:
+  VulkanTrajectories(VulkanDevice& device, const PotentialData& data);
+  void run(const Transitions& transitions) override;
+
+ private:
+  struct Traffic;
+  OwnedBuffer buffer(VkDeviceSize bytes) const;
+  std::pair<std::uint64_t, std::uint64_t> turns(const Transitions& transitions) const;
+  template <class Real>
+  void run_in(const Transitions& transitions);
+
+  VulkanDevice& device_;
+  const Use resident_;
+  const std::vector<double> constants_;
+  std::vector<OwnedBuffer> tables_;
+  std::uint64_t table_numbers_ = 0;
 };
 
 }  // namespace grilly::vulkan

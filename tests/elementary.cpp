@@ -1,0 +1,52 @@
+// exp, log(1 + y) and softplus as potentials have them: numbers from stdin, results to stdout, in both precisions
+// side by side as chains are.
+#include <cstdio>
+#include <cstring>
+
+#include "trajectory_parts.h"
+
+namespace grilly {
+namespace GRILLY_ISA {
+namespace f32 {
+using Real = float;
+#define float Row<Real>
+#define bool Chosen<Real>
+#include "lib/elementary.glsl"
+#undef bool
+#undef float
+}  // namespace f32
+namespace f64 {
+using Real = double;
+#define float Row<Real>
+#define bool Chosen<Real>
+#include "lib/elementary.glsl"
+#undef bool
+#undef float
+}  // namespace f64
+
+template <class T, class Function>
+static int apply(const Function& function) {
+  T in[kChains], out[kChains];
+  while (std::fread(in, sizeof in, 1, stdin) == 1) {
+    function(Row<T>::from(in)).to(out);
+    std::fwrite(out, sizeof out, 1, stdout);
+  }
+  return 0;
+}
+
+static int run(const char* name, bool is_double) {
+  const auto is = [&](const char* other) { return std::strcmp(name, other) == 0; };
+  const auto in_both = [&](auto of_float, auto of_double) {
+    return is_double ? apply<double>(of_double) : apply<float>(of_float);
+  };
+  if (is("exponential"))
+    return in_both([](auto x) { return f32::exponential(x); }, [](auto x) { return f64::exponential(x); });
+  if (is("log_one_plus"))
+    return in_both([](auto x) { return f32::log_one_plus(x); }, [](auto x) { return f64::log_one_plus(x); });
+  if (is("softplus")) return in_both([](auto x) { return f32::softplus(x); }, [](auto x) { return f64::softplus(x); });
+  return 1;
+}
+}  // namespace GRILLY_ISA
+}  // namespace grilly
+
+int main(int, char** arguments) { return grilly::GRILLY_ISA::run(arguments[1], arguments[2][0] == '8'); }
