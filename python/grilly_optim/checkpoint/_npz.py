@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from io import BufferedRandom, BufferedReader
 
 import numpy as np
@@ -19,15 +20,22 @@ def check(arrays: list[Named]) -> None:
 
 def write(file: BufferedRandom, texts: dict[str, str], arrays: list[Named], blank: bytes) -> int:
     """Write all but the digest; returns the place that is left blank for it."""
+    return write_archive(file, texts, {str(i): named.array for i, named in enumerate(arrays)}, _COMMENT, blank)
+
+
+def write_archive(
+    file: BufferedRandom, texts: Mapping[str, str], arrays: Mapping[str, Array], comment: bytes, blank: bytes
+) -> int:
+    """The same for arrays with names, and another comment before the digest."""
     archive = zipfile.ZipFile(file, "w")
     try:
         # ZipInfo and not a name: that would put the time into the file, and equal content should give equal bytes.
         for name, text in texts.items():
             archive.writestr(zipfile.ZipInfo(f"{name}.json"), text)
-        for i, named in enumerate(arrays):
-            with archive.open(zipfile.ZipInfo(f"{i}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, named.array, allow_pickle=False)
-        archive.comment = _COMMENT + blank
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+        archive.comment = comment + blank
         archive.close()
     except BaseException:
         archive.fp = None  # there is nothing to close: it would put an error of its own in place of Ctrl-C
@@ -35,13 +43,13 @@ def write(file: BufferedRandom, texts: dict[str, str], arrays: list[Named], blan
     return file.seek(0, 2) - len(blank)
 
 
-def digest_at(file: BufferedReader, length: int) -> int | None:
-    """Where the digest of this length is, or None if this is not a file that `write` wrote."""
+def digest_at(file: BufferedReader, length: int, comment: bytes = _COMMENT) -> int | None:
+    """Where the digest of this length is, or None if this is not a file that was written with this comment."""
     at = file.seek(0, 2) - length
-    if at < len(_COMMENT):
+    if at < len(comment):
         return None
-    file.seek(at - len(_COMMENT))
-    return at if file.read(len(_COMMENT)) == _COMMENT else None
+    file.seek(at - len(comment))
+    return at if file.read(len(comment)) == comment else None
 
 
 def read_text(file: BufferedReader, name: str) -> str:

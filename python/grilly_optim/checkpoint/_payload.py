@@ -20,7 +20,7 @@ Mode = Literal["max", "min"]
 FORMATS: dict[str, ModuleType] = {"npz": _npz, "safetensors": _safetensors}
 VERSION = 1
 # Stands for the digest while that is computed: one bit changed anywhere, in the digest too, and they differ.
-_BLANK = b"0" * hashlib.sha256().digest_size * 2
+BLANK = b"0" * hashlib.sha256().digest_size * 2
 _BLOCK = 1 << 20
 
 
@@ -71,11 +71,22 @@ class Meta:
 def write(file: BufferedRandom, format: str, meta: Meta, nodes: list[Any], arrays: list[Named]) -> int:
     """Write a checkpoint into an empty file; returns its size."""
     about = json.dumps({"version": VERSION, **dataclasses.asdict(meta)})
-    at = FORMATS[format].write(file, {"checkpoint": about, "tree": json.dumps(nodes)}, arrays, _BLANK)
+    at = FORMATS[format].write(file, {"checkpoint": about, "tree": json.dumps(nodes)}, arrays, BLANK)
+    return seal(file, at)
+
+
+def seal(file: BufferedRandom, at: int) -> int:
+    """Put the digest into its place; returns the size of the file."""
     digest = _digest(file, at)
     file.seek(at)
     file.write(digest)
     return file.seek(0, 2)
+
+
+def is_intact(file: BufferedReader, at: int) -> bool:
+    """Whether the digest that stands there is that of the file."""
+    file.seek(at)
+    return file.read(len(BLANK)) == _digest(file, at)
 
 
 def read_meta(path: str) -> Meta:
@@ -103,13 +114,11 @@ def _opened(path: str) -> Iterator[tuple[BufferedReader, ModuleType, Meta]]:
         # The digest comes first: nothing is parsed that is not as it was written.
         first = file.read(9)
         format = _safetensors if first[8:] == _safetensors.NINTH else _npz
-        at = format.digest_at(file, len(_BLANK))
+        at = format.digest_at(file, len(BLANK))
         if at is None:
             reason = "it is cut short, or was not written by save_checkpoint" if first else "it is empty"
             raise CheckpointError(path, reason)
-        file.seek(at)
-        expected = file.read(len(_BLANK))
-        if _digest(file, at) != expected:
+        if not is_intact(file, at):
             raise CheckpointError(path, "it is damaged: its content does not fit its checksum")
         about = json.loads(format.read_text(file, "checkpoint"))
         if about.pop("version") != VERSION:
@@ -122,8 +131,8 @@ def _digest(file: BufferedReader | BufferedRandom, at: int) -> bytes:
     digest = hashlib.sha256()
     file.seek(0)
     _feed(digest, file, at)
-    digest.update(_BLANK)
-    file.seek(at + len(_BLANK))
+    digest.update(BLANK)
+    file.seek(at + len(BLANK))
     _feed(digest, file, sys.maxsize)
     return digest.hexdigest().encode()
 

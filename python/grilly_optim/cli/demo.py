@@ -17,6 +17,7 @@ JOBS = {
     "digits": "digits",
     "continual": "continual",
     "llc": "llc",
+    "sample": "sample",
 }
 
 

@@ -17,9 +17,27 @@ def arviz() -> Any:
         return load("arviz", extra="sampling")
 
 
-def from_groups(groups: Mapping[str, Mapping[str, Any]]) -> Any:
-    """InferenceData (0.x) or a DataTree (1.x) of arrays (chain, draw, ...) by group and name."""
+def from_groups(
+    groups: Mapping[str, Mapping[str, Any]],
+    *,
+    dims: Mapping[str, list[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> Any:
+    """InferenceData (0.x) or a DataTree (1.x) of arrays (chain, draw, ...) by group and name.
+
+    Args:
+        groups: Group -> name -> array.
+        dims: Name -> names of the axes behind chain and draw.
+        coords: Name of an axis -> labels along it.
+        attrs: Of every group; numbers, texts and arrays of them, which is what files can hold.
+    """
     az = arviz()
-    if int(az.__version__.partition(".")[0]) >= 1:
-        return az.from_dict({group: dict(arrays) for group, arrays in groups.items()})
-    return az.from_dict(**{group: dict(arrays) for group, arrays in groups.items()})
+    arrays: dict[str, Any] = {group: dict(members) for group, members in groups.items()}
+    axes: dict[str, Any] = {"dims": dict(dims or {}), "coords": dict(coords or {})}
+    # The form of 1.x is no error in 0.x: it gives a variable that holds a dict.
+    newer = int(az.__version__.partition(".")[0]) >= 1
+    made = az.from_dict(arrays, **axes) if newer else az.from_dict(**arrays, **axes)
+    for group in groups:
+        made[group].attrs.update(attrs or {})
+    return made

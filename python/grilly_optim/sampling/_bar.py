@@ -10,8 +10,15 @@ from grilly_optim._extras import load
 
 
 @contextmanager
-def bar(total: int, shown: bool, unit: str = "step") -> Iterator[Callable[[int, float], None] | None]:
-    """What to call with how many more units are done and the mean loss; None where nothing is to be shown."""
+def bar(total: int, shown: bool, unit: str = "step", done: int = 0) -> Iterator[Callable[[int, str], None] | None]:
+    """What to call with how many more units are done and how things are; None where nothing is to be shown.
+
+    Args:
+        total: How many units there are.
+        shown: Whether anybody looks.
+        unit: What they are called.
+        done: How many were done before.
+    """
     if not shown:
         yield None
         return
@@ -19,11 +26,11 @@ def bar(total: int, shown: bool, unit: str = "step") -> Iterator[Callable[[int, 
     # this function takes 80 x 24 then.
     size = shutil.get_terminal_size()
     with load("tqdm", extra="sampling").tqdm(
-        total=total, unit=unit, unit_scale=total >= 1000, ncols=size.columns, nrows=size.lines
+        total=total, initial=done, unit=unit, unit_scale=total >= 1000, ncols=size.columns, nrows=size.lines
     ) as drawn:
 
-        def report(steps: int, loss: float) -> None:
-            drawn.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        def report(steps: int, text: str) -> None:
+            drawn.set_postfix_str(text, refresh=False)
             drawn.update(steps)
 
         yield report

@@ -20,7 +20,7 @@ from grilly_optim.sampling.mala import MalaAcceptance
 Array = NDArray[Any]
 Losses = NDArray[np.float64]
 LossAndGrad = Callable[[list[Array]], tuple[Any, Any]]
-Report = Callable[[int, float], None]
+Report = Callable[[int, str], None]
 
 
 class Outcome(NamedTuple):
@@ -147,7 +147,7 @@ def run(job: Job, chains: range, report: Report | None = None) -> Outcome:
                 sampler.step(gradients=gradients)
             if report is not None:
                 loss_sum += float(loss.mean())
-                report(count, loss_sum / (step + 1))
+                report(count, f"loss {loss_sum / (step + 1):.4f}")
     except (ChainFailed, _executors.Stopped):
         raise
     except Exception as error:
@@ -197,7 +197,7 @@ def run_chains(job: Job, num_chains: int, executor: Executor | None, report: Rep
         found.acceptance[chains.start : chains.stop] = outcome.acceptance
         finished.extend(chains)
         if executor is not None and report is not None:
-            report(job.steps * len(chains), float(found.losses[finished].mean()))
+            report(job.steps * len(chains), f"loss {found.losses[finished].mean():.4f}")
 
     tasks = [(job, chains) if executor is not None else (job, chains, report) for chains in parts]
     try:

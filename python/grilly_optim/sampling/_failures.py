@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-
-Losses = NDArray[np.float64]
 
 
 class ChainFailed(RuntimeError):
@@ -15,10 +12,11 @@ class ChainFailed(RuntimeError):
 
     Attributes:
         chain: Its number; of several chains that ran as one batch and cannot be told apart, the first one's.
-        step: The step it was in, from 0; None where that is not known.
+        step: The step or transition it was in, from 0; None where that is not known.
         diverged: The loss was NaN or infinite.
-        results: What is not lost: the losses, (num_draws,), of every chain that did finish, by its number. A chain's
-            numbers do not depend on the others, so these are what the whole run would have had.
+        results: What is not lost, by the number of the chain. Of an estimate: the losses, (num_draws,), of every chain
+            that did finish. Of `sample`: the draws, (n, D), of every chain that has some. A chain's numbers do not
+            depend on the others, so these are what the whole run would have had.
 
     Example:
         >>> import numpy as np
@@ -37,10 +35,23 @@ class ChainFailed(RuntimeError):
     def __init__(self, message: str, chain: int, step: int | None = None, diverged: bool = False) -> None:
         super().__init__(message, chain, step, diverged)  # all of them, so that it travels between processes
         self.chain, self.step, self.diverged = chain, step, diverged
-        self.results: dict[int, Losses] = {}
+        self.results: dict[int, NDArray[Any]] = {}
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class SamplingWarning(UserWarning):
+    """Draws are there, and something about them is to be known: `sample` says what, and what to do.
+
+    It can be made an error, or silenced, as all warnings can.
+
+    Example:
+        >>> import warnings
+        >>> from grilly_optim.sampling import SamplingWarning
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", SamplingWarning)  # divergences end the program
+    """
 
 
 class SweepFailed(RuntimeError):

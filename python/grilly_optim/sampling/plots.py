@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 
 from grilly_optim._extras import load
+from grilly_optim.sampling._figures import new_figure
 from grilly_optim.sampling.diagnostics import trace_statistics
 from grilly_optim.sampling.sweep import EpsilonBetaSweep
 
 SHOWN_CHAINS = 16  # more colours cannot be told apart
 TOO_LARGE = 0.6  # of the number of parameters: no coefficient is above a half, and estimates have errors
-
-
-def _figure(width: float, height: float) -> Any:
-    # A Figure by itself, without pyplot: it draws into files and notebooks, and never looks for a screen.
-    return load("matplotlib.figure", extra="sampling").Figure(figsize=(width, height), layout="constrained")
 
 
 def plot_trace(results: Mapping[str, Any], title: str = "") -> Any:
@@ -47,7 +43,7 @@ def plot_trace(results: Mapping[str, Any], title: str = "") -> Any:
     """
     losses, nbeta, init_loss = np.asarray(results["loss/trace"]), results["nbeta"], results["init_loss"]
     draws = np.arange(1, losses.shape[1] + 1)
-    figure = _figure(10, 4)
+    figure = new_figure(10, 4)
     if title:
         figure.suptitle(title)
     left, right = figure.subplots(1, 2)
@@ -102,7 +98,7 @@ def plot_sweep(sweep: EpsilonBetaSweep, title: str = "") -> Any:
         'inverse temperature nbeta (and as a multiple of the reference)'
     """
     rows, columns = sweep.llc.shape
-    figure = _figure(2.6 + 0.95 * columns, 1.9 + 0.55 * rows)
+    figure = new_figure(2.6 + 0.95 * columns, 1.9 + 0.55 * rows)
     axes = figure.subplots()
     axes.set_facecolor("lightgrey")
     positive = np.ma.masked_where(~(sweep.llc > 0), sweep.llc)

@@ -170,7 +170,7 @@ def epsilon_beta_sweep(
                 llc[at], std[at] = results["llc/mean"], results["llc/std"]
                 losses[at], acceptance[at] = outcome.losses, outcome.acceptance.mean()
             if report is not None:
-                report(1, float(losses[at].mean()))
+                report(1, f"loss {losses[at].mean():.4f}")
 
         try:
             _executors.run_all(_point, [(job, count) for job in jobs], executor, first.number, keep)

@@ -1,0 +1,87 @@
+"""The classes with built-in potentials: whole transitions in the engine, and everything around them as elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grilly_optim.sampling import HMC, NUTS, MultiChainHMC, potentials
+from tests.table import assert_bits
+
+START = np.linspace(-1, 1, 12).reshape(4, 3)
+MEAN, STD = [1.0, -1.0, 0.5], [0.5, 1.0, 2.0]
+CLASSES = [(HMC, {"num_steps": 4}), (NUTS, {})]
+classes = pytest.mark.parametrize(("cls", "options"), CLASSES, ids=["HMC", "NUTS"])
+
+
+def chains(cls: Any, options: dict[str, Any], device: str, dtype: Any = np.float64) -> Any:
+    return cls(START.astype(dtype), potentials.Gaussian(MEAN, std=STD), 0.3, **options, seed=5, device=device)
+
+
+@classes
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+def test_a_state_dict_goes_on_bit_for_bit(cls: Any, options: dict[str, Any], dtype: Any, device: str) -> None:
+    whole, first = (chains(cls, options, device, dtype) for _ in range(2))
+    whole.simulate_chain(9)
+    first.simulate_chain(4)
+    second = chains(cls, options, device, dtype)
+    second.load_state_dict(first.state_dict())
+    second.simulate_chain(5)
+    assert_bits(np.array(second.position_trajectory), np.array(whole.position_trajectory))
+    assert second.stepsize == whole.stepsize == 0.3
+
+
+def test_step_sizes_that_are_the_same_by_chance_stay_one_for_each_chain(device: str) -> None:
+    made = [HMC(START, potentials.StandardNormal(3), np.full(4, 0.1), device=device) for _ in "ab"]
+    made[0].load_state_dict(made[1].state_dict())
+    np.testing.assert_array_equal(made[0].stepsize, np.full(4, 0.1))
+
+
+def test_a_state_is_not_rounded_to_another_precision(device: str) -> None:
+    double, single = (chains(HMC, {}, device, dtype) for dtype in (np.float64, np.float32))
+    with pytest.raises(ValueError, match="'position' of state_dict is float64, and this sampler computes in float32"):
+        single.load_state_dict(double.state_dict())
+
+
+@classes
+def test_what_is_kept_between_runs_is_what_the_potential_gives(cls: Any, options: dict[str, Any], device: str) -> None:
+    sampler = chains(cls, options, device)
+    sampler.simulate_chain(3)
+    energy, gradient = potentials.Gaussian(MEAN, std=STD).value_and_grad(sampler.current_position)
+    state = sampler.state_dict()
+    np.testing.assert_allclose(state["potential"], energy, rtol=1e-12)
+    np.testing.assert_allclose(state["gradient"], gradient, rtol=1e-12)
+    np.testing.assert_allclose(sampler.sample_stats["lp"][-1], -energy, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["hmc", "nuts"])
+def test_chains_that_have_been_advanced_alone_go_on_together(kind: str, device: str) -> None:
+    gaussian = potentials.Gaussian(MEAN, std=STD)
+    made = [MultiChainHMC(START, gaussian, kind, stepsize=0.3, seed=5, device=device) for _ in "ab"]
+    made[0].simulate_chains(2, [1])
+    made[0].simulate_chains(3)
+    made[1].simulate_chains(5)
+    assert [chain.num_states for chain in made[0].chains] == [3, 5, 3, 3]
+    for a, b in zip(made[0].chains, made[1].chains, strict=True):
+        assert_bits(np.array(a.position_trajectory), np.array(b.position_trajectory[: a.num_states + 1]))
+
+
+def test_a_signal_is_heard_and_loses_no_transition() -> None:
+    sampler = NUTS(np.ones(50), potentials.StandardNormal(50), 0.01, max_tree_depth=8, device="cpu")
+    begin = time.monotonic()
+    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        sampler.simulate_chain(10_000_000)
+    timer.join()
+    assert time.monotonic() - begin < 20
+    done = sampler.num_states
+    assert 0 < done == len(sampler.sample_stats["lp"]) == len(sampler.position_trajectory) - 1
+    again = NUTS(np.ones(50), potentials.StandardNormal(50), 0.01, max_tree_depth=8, device="cpu")
+    again.simulate_chain(done)
+    assert_bits(again.current_position, sampler.current_position)
