@@ -12,7 +12,20 @@ from pathlib import Path
 from grilly_optim import DeviceInfo, devices
 
 from ..machine import describe
-from . import accuracy, checkpoints, engine, footprint, langevin, optimizers, passes, randomness, samplers, speed
+from ..rivals import NAMES
+from . import (
+    accuracy,
+    checkpoints,
+    engine,
+    footprint,
+    hamiltonian,
+    langevin,
+    optimizers,
+    passes,
+    randomness,
+    samplers,
+    speed,
+)
 from .table import Measure, to_text
 
 DEFAULT_BUDGET = 15.0
@@ -28,6 +41,7 @@ def measures(infos: list[DeviceInfo], budget: float) -> Iterator[Measure]:
     yield from samplers.against_torch(software, budget)
     yield from samplers.measured_steps(budget)
     yield samplers.many_chains(budget)
+    yield from hamiltonian.hamiltonian(budget)
     yield speed.small_step()
     yield from speed.software_against_numpy(software, budget)
     yield speed.with_pauses()
@@ -50,7 +64,7 @@ def main() -> int:
         "--budget", type=float, default=DEFAULT_BUDGET, metavar="SECONDS", help="per race (default: 15)"
     )
     options = parser.parse_args()
-    machine = describe()
+    machine = describe((*NAMES, "blackjax", "jax", "arviz"))
     found = []
     for measure in measures([d for d in devices() if d.usable], options.budget):
         print(f"measures: {measure.what}: {measure.measured}", file=sys.stderr)
