@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grilly_optim.sampling import HMC, NUTS, MultiChainHMC, potentials
+from grilly_optim.sampling import HMC, NUTS, MultiChainHMC, potentials, sample
 from tests.table import assert_bits
 
 START = np.linspace(-1, 1, 12).reshape(4, 3)
@@ -85,3 +86,42 @@ def test_a_signal_is_heard_and_loses_no_transition() -> None:
     again = NUTS(np.ones(50), potentials.StandardNormal(50), 0.01, max_tree_depth=8, device="cpu")
     again.simulate_chain(done)
     assert_bits(again.current_position, sampler.current_position)
+
+
+class Steep(potentials.Gaussian):
+    """100 times what its parent is."""
+
+    def value_and_grad(self, q: Any) -> tuple[Any, Any]:
+        energy, gradient = super().value_and_grad(q)
+        return 100 * energy, 100 * gradient
+
+
+def test_a_subclass_is_what_it_computes(device: str) -> None:
+    trace = sample(Steep(np.zeros(2), std=1.0), 200, num_warmup=150, device=device)
+    assert 0.05 < trace.draws.std() < 0.2
+
+
+def test_a_checkpoint_is_not_resumed_with_another_potential(device: str, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    gaussian = potentials.Gaussian(np.zeros(2), std=1.0)
+    options: Any = {"num_warmup": 0, "stepsize": 0.5, "checkpoint": path, "device": device}
+    sample(gaussian, 30, **options)
+    other = potentials.Gaussian([100.0, 0.0], std=5.0)
+    with pytest.raises(ValueError, match="the checkpoint is of another run"):
+        sample(other, 60, resume=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"stepsize": 1e-50}, "stepsize"), ({"inv_mass": 1e-60}, "inv_mass"), ({"inv_mass": 1e60}, "inv_mass")],
+    ids=["step", "small", "large"],
+)
+def test_what_the_precision_cannot_hold_is_refused(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is beyond what float32 can hold"):
+        HMC(np.zeros(3, np.float32), potentials.StandardNormal(3), **options)
+
+
+def test_a_uniform_number_below_one_stays_below_it(device: str) -> None:
+    sampler = HMC(np.zeros(3, np.float32), potentials.StandardNormal(3), 1e-6, device=device)
+    sampler.simulate_chain(1, momentum=np.zeros((1, 3), np.float32), uniform=np.array([1 - 1e-12]))
+    assert sampler.acceptance_probability == 1.0

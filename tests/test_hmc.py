@@ -603,7 +603,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "stepsize 0": ({"stepsize": 0.0}, ValueError, r"stepsize must be above 0, got 0\.0"),
     "stepsize NaN": ({"stepsize": np.nan}, ValueError, "stepsize must be above 0, and finite, got nan"),
     "stepsizes": ({"stepsize": np.ones(2)}, TypeError, "stepsize must be a real number"),
-    "no steps": ({"num_steps": 0}, ValueError, "num_steps must be 1 or more, got 0"),
+    "no steps": ({"num_steps": 0}, ValueError, r"num_steps must be from 1 to 2\^24 - 1, got 0"),
     "1.0 steps": ({"num_steps": 1.0}, TypeError, r"num_steps must be a whole number, got 1\.0"),
     "no mass": ({"inv_mass": 0}, ValueError, "inv_mass must be positive, got 0"),
     "asymmetric": ({"inv_mass": np.triu(np.ones((3, 3)))}, ValueError, "inv_mass must be symmetric"),
@@ -645,7 +645,7 @@ def test_a_device_without_double_precision(monkeypatch: pytest.MonkeyPatch) -> N
             ValueError,
             r"stepsize must be a number, or 2 numbers, one per chain, got shape \(3,\)",
         ),
-        ("num_steps", 0, ValueError, "num_steps must be 1 or more"),
+        ("num_steps", 0, ValueError, r"num_steps must be from 1 to 2\^24 - 1"),
         ("inv_mass", -1.0, ValueError, "inv_mass must be positive"),
     ],
 )

@@ -57,6 +57,7 @@ class Chain(ABC):
     ) -> None:
         position = _own_position(initial_position)
         self._shape = position.shape
+        self._dtype = position.dtype
         position = position.reshape(-1, self._shape[-1])
         chains, dim = position.shape
         # What "auto" means is decided once.
@@ -124,13 +125,21 @@ class Chain(ABC):
         """One for each chain."""
         chains = 1 if len(self._shape) == 1 else self._shape[0]
         if len(self._shape) == 1 or np.ndim(value) == 0:
-            return np.full(chains, POSITIVE.take(self.STEPSIZE, value))
+            return np.full(chains, self._stepsize_of(self.STEPSIZE, value))
         if np.shape(value) != (chains,):
             raise ValueError(
                 f"{self.STEPSIZE} must be a number, or {chains} numbers, one per chain, got shape {np.shape(value)}"
             )
-        each = [POSITIVE.take(f"{self.STEPSIZE}[{k}]", x) for k, x in enumerate(np.asarray(value).tolist())]
+        each = [self._stepsize_of(f"{self.STEPSIZE}[{k}]", x) for k, x in enumerate(np.asarray(value).tolist())]
         return np.array(each)
+
+    def _stepsize_of(self, name: str, value: Any) -> float:
+        size = float(POSITIVE.take(name, value))
+        with np.errstate(over="ignore"):
+            held = self._dtype.type(size)
+        if not (held > 0 and np.isfinite(held)):
+            raise ValueError(f"{name} is beyond what {self._dtype} can hold, got {value!r}")
+        return size
 
     def _get_stepsize(self) -> Any:
         sizes = self._batch.stepsize
@@ -157,7 +166,8 @@ class Chain(ABC):
         wanted, start = Whole(0).take("n", n), self.num_states
         # The draws of the slice sampler cannot be told apart by transition.
         whole = given.uniform is not None and given.uniform.ndim == 1
-        self._reporting.begin(self._moved())
+        if self._reporting.wanted:
+            self._reporting.begin(self._moved())
         while (made := self.num_states - start) < wanted:
             part = wanted - made if whole else self._reporting.transitions(self.num_states, wanted - made)
             rest = given if whole else Given(*(None if a is None else a[made : made + part] for a in given))
@@ -189,7 +199,7 @@ class Chain(ABC):
         for row in range(first, record.count):
             stats = {name: array[row] for name, array in record.stats.items()}
             rates = reporting.accepted(stats["accepted"]) / (state + row - first)
-            for c, rate in enumerate(rates):
+            for c, rate in enumerate(rates if reporting.writer is not None else ()):
                 scalars = self._scalars({name: values[c] for name, values in stats.items()}, float(rate))
                 chain = "" if len(self._shape) == 1 else f"chain_{c}/"
                 reporting.write(f"{chain}{self.TAG}/", scalars, state + row - first)

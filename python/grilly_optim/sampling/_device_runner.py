@@ -36,8 +36,8 @@ KAPPA = 0.75  # shaders/trajectories/common.glsl
 MOST = 1 << 20
 
 # Runs are cut into blocks of about so many seconds, between which Python looks for signals; the first one by its work,
-# in elements of positions and data times steps of the integrator. What chains do does not depend on the cuts.
-SECONDS, WORK = 0.5, 1e9
+# in elements of positions and tables times steps of the integrator. What chains do does not depend on the cuts.
+SECONDS, WORK, GROWTH = 0.5, 5e8, 4.0
 # What a block may be at most: draws that the device has room for, and steps that can be counted.
 BYTES, PARTS = 256 << 20, 1 << 31
 
@@ -59,12 +59,15 @@ class DeviceRunner:
         choice, opened = open_device(device)
         backend: Any = opened
         if self._dtype == np.float64 and not choice.info.float64:
-            raise TypeError(f"positions are float64, which {choice.info.name} does not support: use float32")
+            raise TypeError(
+                f"positions are float64, which {choice.info.name} does not support: use float32 or device='cpu'"
+            )
         rows = len(potential.tables["features"]) if "features" in potential.tables else 0
         # A tree may be a deep one, and looking after it takes longer than a few dimensions do.
         steps = method.num_steps if isinstance(method, Hmc) and method.trajectory is None else MAX_STEPS
         width = self._dim if isinstance(method, Hmc) else max(self._dim, 64)
-        self._work = (1 + rows) * width * steps
+        self._work = (width + sum(table.size for table in potential.tables.values())) * steps
+        self._block: int | None = None
         self._engine = backend.trajectories(
             potential.kernel, self._dtype == np.float64, self._dim, rows, potential.tables, potential.constants
         )
@@ -82,14 +85,20 @@ class DeviceRunner:
         steps = method.num_steps if isinstance(method := self._method, Hmc) else 1
         kept = len(batch.streams) * self._dim * self._dtype.itemsize / record.thin
         most = max(1, int(min(MOST, PARTS // steps, BYTES / kept)))
-        made, block = 0, int(min(most, 1 + WORK // (self._work * len(batch.streams))))
+        if self._block is None:
+            matrix = self._dim**2 * steps if batch.inv_mass.rank == 2 else 0
+            self._block = int(1 + WORK // ((self._work + matrix) * len(batch.streams)))
+        made = 0
         while made < transitions:
-            count = min(block, transitions - made)
+            count = min(self._block, most, transitions - made)
             part = Given(*(None if a is None else a[made : made + count] for a in given or Given()))
             begin = time.monotonic()
             self._run(batch, count, record, adapt, part)
             seconds = max(time.monotonic() - begin, 1e-6)
-            made, block = made + count, int(min(most, max(1, count * SECONDS / seconds)))
+            made += count
+            # A short rest of a run tells little.
+            if count == self._block or seconds > SECONDS:
+                self._block = max(1, int(count * min(SECONDS / seconds, GROWTH)))
 
     def _run(self, batch: Batch, count: int, record: Record, adapt: StepSizes | None, given: Given) -> None:
         method, dtype, chains = self._method, self._dtype, len(batch.streams)
@@ -136,7 +145,7 @@ class DeviceRunner:
             inverse_mass=inverse_mass,
             root=root,
             normal=None if given.momentum is None else _chains_last(given.momentum, dtype),
-            uniform=None if given.uniform is None else np.ascontiguousarray(given.uniform, dtype),
+            uniform=None if given.uniform is None else _rounded_down(given.uniform, dtype),
             gradient=gradient,
             energy=energy,
             positions=positions,
@@ -165,6 +174,12 @@ class DeviceRunner:
             if (done == over).all():
                 write()
             raise
+
+
+def _rounded_down(uniform: Array, dtype: Any) -> Array:
+    """Numbers in [0, 1] as they are compared: what was below 1 stays below it."""
+    made = np.array(uniform, dtype)
+    return np.where(made > uniform, np.nextafter(made, dtype.type(0)), made)
 
 
 def _chains_last(array: Array, dtype: Any) -> Array:

@@ -23,6 +23,7 @@ class InverseMass:
         root: What makes momenta of standard normal numbers: W^-1/2, or R^-1 of a matrix W = RR', from the right.
     """
 
+    @np.errstate(over="ignore", under="ignore")  # what does not fit is refused in words
     def __init__(self, array: ArrayLike, dim: int, dtype: Any, *, per_chain: bool = False) -> None:
         self.array: Doubles = _checked(array, dim, per_chain)
         self.per_chain = per_chain
@@ -35,6 +36,10 @@ class InverseMass:
         else:
             # W = R R' makes R^-T z a momentum; as a row, z R^-1.
             self.root = np.linalg.inv(np.linalg.cholesky(self.array)).astype(dtype)
+        for made in (self.factor, self.root):
+            if not np.isfinite(made).all() or (self.rank < 2 and not (made > 0).all()):
+                low, high = self.array.min(), self.array.max()
+                raise ValueError(f"inv_mass is beyond what {self._dtype} can hold, got {low:g} to {high:g}")
         self._is_one = bool(self.rank == 0 and (self.array == 1).all())
 
     def _spread(self, array: Doubles) -> Doubles:

@@ -33,7 +33,8 @@ class DualAveraging:
         log e = mu - sqrt(t) / gamma h
         log m = t^-kappa log e + (1 - t^-kappa) log m
 
-    The next transition has step size e, and once the warm-up is over the step size is m. All in double.
+    The next transition has step size e, and once the warm-up is over the step size is m. In double, but for
+    float32 chains in the engine, which adapt themselves in float32.
 
     Args:
         stepsize: (C,), where they begin, above 0; a number for one chain.

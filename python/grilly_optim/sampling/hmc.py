@@ -13,6 +13,9 @@ from grilly_optim.sampling._batch import Array, Hmc, Method
 from grilly_optim.sampling._chain import HamiltonianChain
 from grilly_optim.sampling._reporting import Reporting
 
+# Steps are counted in floats on devices.
+STEPS = Whole(1, 24)
+
 
 class HMC(HamiltonianChain):
     """Hamiltonian Monte Carlo: draws from exp(-U(q)), one trajectory of the leapfrog integrator per draw.
@@ -34,7 +37,8 @@ class HMC(HamiltonianChain):
         stepsize: Of the integrator, above 0; of several chains also one for each, (C,).
         num_steps: Of the integrator in a transition, 1 or more.
         inv_mass: M^-1: a number above 0, a vector (D,) of these (a diagonal matrix), or a symmetric positive definite
-            matrix (D, D). Numbers and vectors work on the device; a matrix in NumPy.
+            matrix (D, D). With a function, numbers and vectors work on the device, a matrix in NumPy; with a built-in
+            potential all of them on the device.
         logger: Has ``debug(message)``, and gets the energy and the acceptance every `log_interval` states.
         log_interval: See there.
         writer: Has ``add_scalar(tag, value, global_step)``, and gets hmc/kinetic, hmc/potential, hmc/hamiltonian and
@@ -84,7 +88,7 @@ class HMC(HamiltonianChain):
         device: str | None = None,
     ) -> None:
         reporting = Reporting(logger, log_interval, writer, writer_tag)
-        method = Hmc(Whole(1).take("num_steps", num_steps))
+        method = Hmc(STEPS.take("num_steps", num_steps))
         super().__init__(initial_position, pot_energy_func, method, stepsize, inv_mass, reporting, seed, device)
 
     @property
@@ -94,7 +98,7 @@ class HMC(HamiltonianChain):
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
-        self._set_method(replace(self._method, num_steps=Whole(1).take("num_steps", value)))
+        self._set_method(replace(self._method, num_steps=STEPS.take("num_steps", value)))
 
     def simulate_chain(self, n: int, *, momentum: Any = None, uniform: Any = None) -> None:
         """Make `n` transitions.

@@ -55,7 +55,8 @@ class NUTS(HamiltonianChain):
         max_tree_depth: The most doublings, 1 to 31: a transition has at most 2^max_tree_depth - 1 steps.
         variant: "multinomial" or "slice".
         seed: Of the random numbers, 0 to 2^64 - 1.
-        device: Where random numbers are made, see `grilly_optim.devices`. Trees are grown in NumPy.
+        device: See `grilly_optim.devices`. With a built-in potential the multinomial variant runs there as a whole;
+            otherwise random numbers are made there, and trees are grown in NumPy.
 
     Attributes:
         sample_stats: As of all chains. Here n_steps is the number of steps of the tree, acceptance_rate the mean of

@@ -11,6 +11,11 @@ from grilly_optim.sampling.potentials.linear_regression import LinearRegression
 from grilly_optim.sampling.potentials.logistic_regression import LogisticRegression
 from grilly_optim.sampling.potentials.standard_normal import StandardNormal
 
+# Those that the engine computes by their shaders.
+SHIPPED = frozenset(
+    (Banana, EightSchools, Funnel, Gaussian, LinearRegression, LogisticRegression, StandardNormal),
+)
+
 __all__ = [
     "Banana",
     "BuiltIn",
