@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -89,7 +90,7 @@ class Network(Protocol):
         """The gradient of each weight, given that of the outputs."""
 
 
-class _NetworkEnergy:
+class _NetworkEnergy(ABC):
     """What `nn_pot_energy` makes."""
 
     vectorized = False
@@ -130,9 +131,9 @@ class _NetworkEnergy:
         """The same as `value_and_grad`."""
         return self.value_and_grad(q)
 
+    @abstractmethod
     def _loss(self, outputs: Array) -> tuple[float, Array]:
         """The negative log-likelihood of outputs, and its gradient."""
-        raise NotImplementedError
 
 
 class _Regression(_NetworkEnergy):
