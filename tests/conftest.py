@@ -16,7 +16,7 @@ os.environ["GRILLY_VALIDATION"] = "1"
 for switch in ("GRILLY_DEVICE", "GRILLY_THREADS", "GRILLY_ISA", "GRILLY_FORCE_STAGING"):
     os.environ.pop(switch, None)
 
-pytest.register_assert_rewrite("tests.table", "tests.continual", "tests.chains")
+pytest.register_assert_rewrite("tests.table", "tests.continual", "tests.chains", "tests.traces", "tests.sampling_runs")
 
 LAVAPIPE = "vulkan:llvmpipe"
 # Case -> device string; "staged" is Vulkan as on a GPU with memory of its own.
