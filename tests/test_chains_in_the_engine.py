@@ -112,7 +112,7 @@ def test_a_checkpoint_is_not_resumed_with_another_potential(device: str, tmp_pat
     options: Any = {"num_warmup": 0, "stepsize": 0.5, "checkpoint": path, "device": device}
     sample(gaussian, 30, **options)
     other = potentials.Gaussian([100.0, 0.0], std=5.0)
-    with pytest.raises(ValueError, match="the checkpoint is of another run"):
+    with pytest.raises(ValueError, match="the checkpoint is of another potential"):
         sample(other, 60, resume=True, **options)
 
 

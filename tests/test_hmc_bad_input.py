@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from grilly_optim._devices import open_device
-from grilly_optim.sampling import HMC, _host_hmc
+from grilly_optim.sampling import HMC, _host
 from tests.chains import (
     quartic,
 )
@@ -66,7 +66,7 @@ def test_a_device_without_double_precision(monkeypatch: pytest.MonkeyPatch) -> N
         choice, backend = open_device(device, elements)
         return replace(choice, info=replace(choice.info, name="a small GPU", float64=False)), backend
 
-    monkeypatch.setattr(_host_hmc, "open_device", single)
+    monkeypatch.setattr(_host, "open_device", single)
     HMC(np.ones(3, np.float32), quartic, device="numpy")
     with pytest.raises(TypeError, match="positions are float64, which a small GPU does not support: use float32"):
         HMC(np.ones(3), quartic, device="numpy")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grilly_optim.sampling import HMC, ChainFailed, _batch, _host_hmc
+from grilly_optim.sampling import HMC, ChainFailed, _host, _host_hmc, _record
 from tests.chains import (
     Counting,
     assert_same,
@@ -105,8 +105,8 @@ def test_an_interrupt_anywhere_leaves_whole_transitions(device: str) -> None:
     """Ctrl-C in front of any line of what runs and writes down transitions, and then on as if nothing had been."""
     expected = HMC(np.ones(2), quartic, 0.4, 2, device=device)
     expected.simulate_chain(6)
-    places = ("run", "_write", "add", "reserve", "_transition", "_begin")
-    files = (_host_hmc.__file__, _batch.__file__)
+    places = ("run", "write_whole", "_write", "add", "reserve", "_transition", "_begin")
+    files = (_host.__file__, _host_hmc.__file__, _record.__file__)
     interrupted = 0
     for line in range(1, 500):
         chain = HMC(np.ones(2), quartic, 0.4, 2, device=device)

@@ -40,12 +40,19 @@ def test_a_resumed_chain_goes_on_bit_for_bit(mass: Any, dtype: Any, device: str)
     assert_bits(np.asarray(other.inv_mass), np.asarray(chain.inv_mass))
 
 
-def test_a_resumed_chain_evaluates_nothing() -> None:
+def test_a_state_of_another_potential_is_refused() -> None:
+    """One evaluation tells."""
     chain = HMC(np.ones(3), quartic, device="numpy")
+    chain.simulate_chain(2)
     potential = Counting()
-    other = HMC(np.ones(3), potential, device="numpy")
+    other = HMC(np.zeros(3), potential, device="numpy")
     other.load_state_dict(chain.state_dict())
-    assert potential.count == 1
+    assert potential.count == 2
+    another = HMC(np.zeros(3), lambda q: (1.0 + quartic(q)[0], quartic(q)[1]), device="numpy")
+    before = another.state_dict()
+    with pytest.raises(ValueError, match="state_dict is of another potential: where chain 0 is, U was"):
+        another.load_state_dict(chain.state_dict())
+    np.testing.assert_equal(another.state_dict(), before)
 
 
 BAD_STATES: dict[str, tuple[Any, type[Exception], str]] = {
@@ -57,9 +64,23 @@ BAD_STATES: dict[str, tuple[Any, type[Exception], str]] = {
     "NaN": (lambda s: s | {"potential": [np.nan]}, ValueError, "'potential' of state_dict must be finite"),
     "stepsize": (lambda s: s | {"stepsize": [0.0]}, ValueError, "'stepsize' of state_dict must be above 0"),
     "mass": (lambda s: s | {"inv_mass": -1.0}, ValueError, "inv_mass must be positive"),
-    "steps": (lambda s: s | {"num_steps": 0}, ValueError, "'num_steps' of state_dict must be 1 or more, got 0"),
+    "steps": (
+        lambda s: s | {"num_steps": 0},
+        ValueError,
+        "'num_steps' of state_dict must be from 1 to 2.24 - 1, got 0",
+    ),
     "seed": (lambda s: s | {"seed": -1}, ValueError, "'seed' of state_dict must be from 0"),
-    "too long": (lambda s: s | {"num_states": 1}, ValueError, "has 2 positions, and there were 1 transitions"),
+    "too long": (
+        lambda s: s | {"num_states": 1, "accepted": [1]},
+        ValueError,
+        "has 2 positions, and there were 1 transitions",
+    ),
+    "accepted": (lambda s: s | {"accepted": [3]}, ValueError, "'accepted' .* from 0 to the 2 transitions, got .3."),
+    "below 0": (lambda s: s | {"accepted": [-1]}, ValueError, "'accepted' .* from 0 to the 2 transitions, got .-1."),
+    "thin": (lambda s: s | {"thin": 0}, ValueError, "'thin' of state_dict must be 1 or more, got 0"),
+    "thinner": (lambda s: s | {"thin": 2}, ValueError, "has 2 positions, and there were 2 transitions"),
+    "no trajectory": (lambda s: s | {"trajectory": None}, TypeError, "'trajectory' .* must hold real numbers"),
+    "diverged": (lambda s: s | {"diverged": [0, 1]}, ValueError, r"'diverged' has shape \(2,\)"),
     "stats": (lambda s: s | {"sample_stats": {}}, ValueError, "'sample_stats' of state_dict must have lp, energy"),
     "missing": (lambda s: {k: v for k, v in s.items() if k != "accepted"}, ValueError, "has no 'accepted'"),
 }

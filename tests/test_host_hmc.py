@@ -12,8 +12,9 @@ import pytest
 
 import grilly_optim
 from grilly_optim.sampling import ChainFailed, ess, leapfrog
-from grilly_optim.sampling._batch import Batch, Given, Hmc, Method, Record, Rwm
+from grilly_optim.sampling._batch import Batch, Given, Hmc, Method, Rwm
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import Record
 from grilly_optim.sampling._runners import runner_for
 from tests.chains import MASSES, Counting, normal, quartic, row_wise
 from tests.table import Array, assert_bits

@@ -129,7 +129,7 @@ ONE = np.ones(3)
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a list": ({"position": [1.0]}, TypeError, r"position must be an array of float32 or float64, got list"),
     "whole numbers": ({"position": np.ones(3, int)}, TypeError, r"position must be .* got int64"),
-    "0-d": ({"position": np.array(1.0)}, ValueError, r"position must have shape \(D,\) or \(C, D\), got \(\)"),
+    "0-d": ({"position": np.array(1.0)}, ValueError, r"position must have shape .*, and not be empty, got \(\)"),
     "another shape": ({"momentum": np.ones(2)}, ValueError, r"momentum must have the shape \(3,\) .* got \(2,\)"),
     "another precision": ({"momentum": np.ones(3, np.float32)}, ValueError, r"momentum must .* float64 .* float32"),
     "no steps": ({"num_steps": 0}, ValueError, r"num_steps must be 1 or more, got 0"),

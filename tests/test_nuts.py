@@ -315,7 +315,7 @@ def test_bad_arguments_are_named(name: str, value: Any, error: type[Exception]) 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_energies_at_the_initial_position_must_be_finite(bad: float) -> None:
-    with pytest.raises(ValueError, match="initial_position must be finite"):
+    with pytest.raises(ValueError, match="the potential energy at initial_position must be finite"):
         NUTS(np.ones(2), lambda q: (bad, q))
 
 

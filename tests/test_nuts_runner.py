@@ -11,9 +11,10 @@ import pytest
 
 from grilly_optim import random
 from grilly_optim.sampling import ChainFailed, _batch, _host_hmc, _host_nuts, _tree_multinomial, _tree_slice
-from grilly_optim.sampling._batch import Batch, Given, Nuts, Record
+from grilly_optim.sampling._batch import Batch, Given, Nuts
 from grilly_optim.sampling._host_nuts import NutsRunner
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import Record
 from tests.interrupts import interrupt_at
 from tests.nuts_reference import MultinomialReference, Point, Problem, Result, SliceReference
 

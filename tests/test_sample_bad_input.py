@@ -57,29 +57,42 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "NaN position": ({"initial_position": [0.0, np.nan, 0.0]}, ValueError, "initial_position must be finite"),
     "dim": ({"potential": StandardNormal(4)}, ValueError, r"must have shape \(4,\) or \(3, 4\), got \(3,\)"),
     "no potential": ({"potential": 3}, TypeError, "potential must be a callable"),
+    "class": ({"potential": StandardNormal}, TypeError, "^potential must be a potential, got the class Stand"),
     "resume": ({"resume": True}, ValueError, "resume=True needs checkpoint"),
     "checkpoint": ({"checkpoint": 3}, TypeError, "checkpoint must be a str or a path, got int"),
     "directory": ({"checkpoint": "."}, ValueError, "checkpoint must be the path of a file"),
     "infinite": (
         {"potential": lambda q: (np.inf, q)},
         ValueError,
-        "U is not finite at the initial position of chain 0",
+        "the potential energy at initial_position of chain 0 must be finite",
     ),
-    "NaN": ({"potential": lambda q: (np.nan, q)}, ValueError, "U is not finite at the initial position of chain 0"),
-    "NaN gradient": ({"potential": lambda q: (1.0, q * np.nan)}, ValueError, "the gradient is not finite"),
-    "raises": ({"potential": lambda q: 1 // 0}, ChainFailed, "chain 0 failed where it begins: ZeroDivisionError"),
+    "NaN": (
+        {"potential": lambda q: (np.nan, q)},
+        ValueError,
+        "the potential energy at initial_position of chain 0 must be finite",
+    ),
+    "NaN gradient": (
+        {"potential": lambda q: (1.0, q * np.nan)},
+        ValueError,
+        "the gradient at initial_position of chain 0 must be finite",
+    ),
+    "raises": (
+        {"potential": lambda q: 1 // 0},
+        ChainFailed,
+        "chain 0 failed at the initial position: ZeroDivisionError",
+    ),
     "shape of U": ({"potential": lambda q: (q, q)}, ChainFailed, r"chain 0 failed .* single number, got shape \(3,\)"),
     "shape of the gradient": ({"potential": lambda q: (0.0, q[:2])}, ChainFailed, r"must have the shape \(3,\)"),
     "no gradient": ({"potential": lambda q: 0.0}, ChainFailed, r"must return a tuple \(U, gradient\), got float"),
     "shape of all U": (
         {"potential": Vectorized(lambda q: (0.0, q))},
         ChainFailed,
-        "chain 0 failed where it begins: Value",
+        "chain 0 failed at the initial position: Value",
     ),
     "batch": (
         {"potential": Vectorized(one_by_one)},
         ChainFailed,
-        "the batch of all chains failed where it begins: OSErr",
+        "the batch of chains failed at the initial position: OSErr",
     ),
 }
 
@@ -92,7 +105,7 @@ def test_bad_input_gets_one_clear_error(name: str) -> None:
 
 
 def test_nothing_is_written_where_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         draw(lambda q: (np.nan, q), checkpoint=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from grilly_optim import _devices
+from grilly_optim.sampling import _batch, _device_runner
 from grilly_optim.sampling.potentials import BuiltIn
 from tests.table import Array, assert_bits
 from tests.trajectory_table import POTENTIALS
@@ -62,12 +63,13 @@ def arguments(dim: int) -> dict[str, Any]:
         "uniform": None,
         "gradient": np.zeros((dim, CHAINS)),
         "energy": np.zeros((2, CHAINS)),
+        "tally": np.zeros((2, CHAINS)),
         "positions": np.zeros((COUNT, CHAINS, dim)),
         "stats": np.zeros((COUNT, _devices._core.TRANSITION_STATS, CHAINS)),
     }
 
 
-WRITTEN = ("done", "position", "step_size", "gradient", "energy", "positions", "stats")
+WRITTEN = ("done", "position", "step_size", "gradient", "energy", "tally", "positions", "stats")
 ARRAYS = ("streams", "inverse_mass", "root", *WRITTEN)
 OPTIONAL = ("momentum", "adaptation", "normal", "uniform")
 
@@ -175,3 +177,10 @@ def test_what_fits_runs(device: str) -> None:
     made(device, "eight_schools").run(**given)
     assert not np.array_equal(given["position"], np.ones((10, CHAINS)))
     assert_bits(given["positions"][-1], given["position"].T)
+
+
+def test_python_and_the_engine_mean_the_same() -> None:
+    core = _devices._core
+    assert core.TRANSITION_STATS == _device_runner.REPORTED
+    assert core.MAX_STEPS == _batch.MAX_STEPS
+    assert core.ADAPTATION_NUMBERS == 4  # count, h_bar, log_average, mu

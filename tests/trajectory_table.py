@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from grilly_optim.sampling import potentials
-from grilly_optim.sampling._batch import Batch, Given, Hmc, Nuts, Record, Runner
+from grilly_optim.sampling._batch import Batch, Given, Hmc, Nuts, Runner
 from grilly_optim.sampling._host_hmc import HmcRunner
 from grilly_optim.sampling._host_nuts import NutsRunner
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import Record
 from grilly_optim.sampling._runners import runner_for
 from grilly_optim.sampling.adaptation import DualAveraging
 from tests.table import Array, assert_bits

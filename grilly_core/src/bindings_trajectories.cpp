@@ -45,7 +45,8 @@ struct PyTrajectories {
            const py::object& done, const py::object& position, const py::object& momentum, const py::object& step_size,
            const py::object& adaptation, double target, double gamma, double t_0, bool dense, bool mass_per_chain,
            const py::object& inverse_mass, const py::object& root, const py::object& normal, const py::object& uniform,
-           const py::object& gradient, const py::object& energy, const py::object& positions, const py::object& stats) {
+           const py::object& gradient, const py::object& energy, const py::object& tally, const py::object& positions,
+           const py::object& stats) {
     if (!is_array(streams.ptr()) || thin == 0 || num_steps == 0 || (method != "hmc" && method != "nuts"))
       throw py::value_error("trajectories take streams, steps, and every thin-th transition of a method they know");
     if (count > kMostTransitions || seen > kMostSeen || thin > kMostSeen)
@@ -91,12 +92,15 @@ struct PyTrajectories {
     t.uniform = address("uniform", uniform, count * chains, false);
     t.gradient = address("gradient", gradient, values, true);
     t.energy = address("energy", energy, 2 * chains, true);
+    t.tally = address("tally", tally, 2 * chains, true);
     t.positions = address("positions", positions, t.kept() * values, true);
     t.stats = address("stats", stats, t.kept() * kTransitionStats * chains, true);
-    if (!t.done || !t.position || !t.step_size || !t.inverse_mass || !t.root || !t.gradient || !t.energy ||
+    if (!t.done || !t.position || !t.step_size || !t.inverse_mass || !t.root || !t.gradient || !t.energy || !t.tally ||
         !t.positions || !t.stats || (persistence > 0 && !t.momentum))
       throw py::value_error("trajectories need an array where only some may be None");
-    unlocked(count * values >= kReleaseGilElements || device->waits(), [&] { of->run(t); });
+    const bool is_short =
+        t.method == Method::hmc && t.trajectory == 0 && count * values * num_steps < kReleaseGilElements;
+    unlocked(!is_short || device->waits(), [&] { of->run(t); });
     // Here, so that a signal that is raised on the way back cannot hide that the run is over.
     for (std::size_t chain = 0; chain < chains; ++chain) behind[chain] += static_cast<std::int64_t>(count);
   }
@@ -144,7 +148,7 @@ void bind_trajectories(py::module_& m, py::class_<Device, std::shared_ptr<Device
            py::arg("done"), py::arg("position"), py::arg("momentum"), py::arg("step_size"), py::arg("adaptation"),
            py::arg("target"), py::arg("gamma"), py::arg("t_0"), py::arg("dense"), py::arg("mass_per_chain"),
            py::arg("inverse_mass"), py::arg("root"), py::arg("normal"), py::arg("uniform"), py::arg("gradient"),
-           py::arg("energy"), py::arg("positions"), py::arg("stats"));
+           py::arg("energy"), py::arg("tally"), py::arg("positions"), py::arg("stats"));
   device.def("trajectories", &make_trajectories, py::arg("potential"), py::arg("is_double"), py::arg("dim"),
              py::arg("rows"), py::arg("tables"), py::arg("constants"));
   m.attr("TRANSITION_STATS") = kTransitionStats;

@@ -76,6 +76,7 @@ class Trajectories:
         uniform: NDArray[Any] | None,
         gradient: NDArray[Any],
         energy: NDArray[Any],
+        tally: NDArray[Any],
         positions: NDArray[Any],
         stats: NDArray[Any],
     ) -> None: ...

@@ -50,6 +50,8 @@ TRAJECTORY void finish(uint t) {
   Sum old = sum_at(U_KEPT), u = sum_at(U_HERE);
   u = Sum(mix(old.hi, u.hi, accepted), mix(old.lo, u.lo, accepted));
   set_sum(U_HERE, u);
+  float diverged = mix(number(DIVERGED), float(1), diverging);
+  set_number(MOVES, number(MOVES) + mix(float(0), float(1), accepted));
   if (kept(t) > 0) {
     keep_position(t);
     keep(t, LP, -u.hi);
@@ -59,9 +61,11 @@ TRAJECTORY void finish(uint t) {
     keep(t, RATE, rate);
     keep(t, SIZE, number(STEP_SIZE));
     keep(t, TAKEN, number(STEPS));
-    keep(t, DIVERGING, mix(float(0), float(1), diverging));
+    keep(t, DIVERGING, diverged);
+    diverged = float(0);
     keep(t, ACCEPTED, mix(float(0), float(1), accepted));
   }
+  set_number(DIVERGED, diverged);
   if (adapting > 0) adapt_step_size(rate);
 }
 

@@ -45,7 +45,9 @@ NAMED(H_HERE, 24)
 NAMED(H_KEPT, 26)
 NAMED(U_LEAF, 28)
 NAMED(H_LEAF, 30)
-NAMED(NUMBERS, 32)
+NAMED(DIVERGED, 32)  // since the last transition that was kept
+NAMED(MOVES, 33)
+NAMED(NUMBERS, 34)
 
 // What is reported of a transition; energies take two here as well.
 NAMED(LP, 0)

@@ -61,6 +61,8 @@ TRAJECTORY void finish(uint t, bool diverging, bool saturated) {
   Sum u = sum_at(U_KEPT), h = sum_at(H_KEPT);
   set_sum(U_HERE, u);
   float rate = number(ACCEPTANCE) / number(LEAVES);
+  float diverged = diverging ? float(1) : number(DIVERGED);
+  set_number(MOVES, number(MOVES) + number(MOVED));
   if (kept(t) > 0) {
     keep_position(t);
     keep(t, LP, -u.hi);
@@ -70,11 +72,13 @@ TRAJECTORY void finish(uint t, bool diverging, bool saturated) {
     keep(t, RATE, rate);
     keep(t, SIZE, number(STEP_SIZE));
     keep(t, TAKEN, number(LEAVES));
-    keep(t, DIVERGING, diverging ? float(1) : float(0));
+    keep(t, DIVERGING, diverged);
+    diverged = float(0);
     keep(t, ACCEPTED, number(MOVED));
     keep(t, DEPTH, number(DOUBLINGS));
     keep(t, SATURATED, saturated ? float(1) : float(0));
   }
+  set_number(DIVERGED, diverged);
   if (adapting > 0) adapt_step_size(rate);
   if (t + 1 < transitions) {
     begin(t + 1);

@@ -65,6 +65,7 @@ struct Transitions {
 
   void* gradient = nullptr;   // (D, C), out: at the last position
   void* energy = nullptr;     // (2, C), out: U there, and what it has lost
+  void* tally = nullptr;      // (2, C), out: whether one diverged behind the last that was kept; how many moved
   void* positions = nullptr;  // (kept, C, D), out
   void* stats = nullptr;      // (kept, kTransitionStats, C), out
 

@@ -82,6 +82,7 @@ struct Moving : Places {
     if (asked.momentum) give(place(MOMENTUM, 0), dim, asked.momentum);
     give(place(GRADIENT, 0), dim, asked.gradient);
     give(numbers[U_HERE], 2, asked.energy);
+    give(numbers[DIVERGED], 2, asked.tally);
     give(numbers[STEP_SIZE], 1, asked.step_size);
     if (adapting) give(numbers[COUNT], kAdaptationNumbers, asked.adaptation);
   }

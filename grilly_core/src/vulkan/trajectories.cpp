@@ -11,7 +11,7 @@ namespace {
 
 // shaders/trajectories/names.glsl
 constexpr std::size_t kPosition = 0, kMomentum = 1, kGradient = 3, kHmcFields = 7, kTables = 20, kLevelFields = 5;
-constexpr std::size_t kEnergy = 0, kStepSize = 7, kCount = 8, kTransition = 12, kNumbers = 32;
+constexpr std::size_t kEnergy = 0, kStepSize = 7, kCount = 8, kTransition = 12, kDiverged = 32, kNumbers = 34;
 constexpr std::size_t kMaxTables = 4, kMaxConstants = 4;
 
 // llvmpipe leaves loops after 65,535 turns of all loops that an invocation has been through. On other devices a
@@ -181,6 +181,7 @@ void VulkanTrajectories::run_in(const Transitions& t) {
   if (t.momentum) traffic.fetch(fields, kMomentum * field, t.momentum, field);
   traffic.fetch(fields, kGradient * field, t.gradient, field);
   traffic.fetch(numbers, kEnergy * row, t.energy, 2 * row);
+  traffic.fetch(numbers, kDiverged * row, t.tally, 2 * row);
   traffic.fetch(numbers, kStepSize * row, t.step_size, row);
   if (t.adaptation) traffic.fetch(numbers, kCount * row, t.adaptation, kAdaptationNumbers * row);
   traffic.fetch(positions, 0, t.positions, t.kept() * field);

@@ -103,7 +103,8 @@ class Whole:
         if number is None or isinstance(value, bool):
             raise TypeError(f"{name} must be a whole number, got {value!r}")
         if number < self.low or (self.bits and number >= 1 << self.bits):
-            expected = f"from {self.low} to 2^{self.bits} - 1" if self.bits else f"{self.low} or more"
+            high = f"2^{self.bits} - 1" if (self.bits or 0) > 16 else f"{(1 << (self.bits or 0)) - 1}"
+            expected = f"from {self.low} to {high}" if self.bits else f"{self.low} or more"
             raise ValueError(f"{name} must be {expected}, got {value!r}")
         return number
 

@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from grilly_optim._devices import open_device
 from grilly_optim.kernels import philox
 from grilly_optim.optim._options import Whole
 from grilly_optim.optim._turns import Turns, in_turn
-from grilly_optim.sampling import _chain_state
-from grilly_optim.sampling._batch import Array, Batch, Doubles, Given, History, Method, Record, Runner
-from grilly_optim.sampling._evaluating import EvaluationFailed, Evaluator
-from grilly_optim.sampling._failures import ChainFailed
+from grilly_optim.sampling import _chain_state, _initial, _together
+from grilly_optim.sampling._batch import Array, Batch, Doubles, Given, Method, Runner
 from grilly_optim.sampling._mass import InverseMass
 from grilly_optim.sampling._options import POSITIVE
+from grilly_optim.sampling._record import History, Record
 from grilly_optim.sampling._reporting import Reporting
 from grilly_optim.sampling._runners import runner_for
+from grilly_optim.sampling.potentials import BuiltIn
 
 
 class Chain(ABC):
@@ -36,6 +35,7 @@ class Chain(ABC):
         reporting: Who is told.
         seed: Of the random numbers.
         device: See `grilly_optim.devices`.
+        thin: Every how many-th transition is kept.
     """
 
     NAME: ClassVar[str]  # in messages
@@ -54,12 +54,18 @@ class Chain(ABC):
         reporting: Reporting,
         seed: Any,
         device: str | None,
+        thin: Any,
     ) -> None:
         position = _own_position(initial_position)
         self._shape = position.shape
         self._dtype = position.dtype
         position = position.reshape(-1, self._shape[-1])
         chains, dim = position.shape
+        if isinstance(pot_energy_func, BuiltIn) and pot_energy_func.dim != dim:
+            raise ValueError(
+                f"initial_position must have {pot_energy_func.dim} elements for each chain, "
+                f"as many as {type(pot_energy_func).__name__} has dimensions, got shape {self._shape}"
+            )
         # What "auto" means is decided once.
         self.device = open_device(device, position.size)[0].info.device
         self._potential, self._method, self._reporting = pot_energy_func, method, reporting
@@ -74,25 +80,17 @@ class Chain(ABC):
         self._same_stepsize = np.ndim(stepsize) == 0
         self._runner = self._runner_of(method)
         self._evaluate_start()
-        record = Record(chains, dim, position.dtype, tree=self.TREE)
-        self._history = History(position.copy(), np.zeros(chains, np.int64), record)
+        record = Record(chains, dim, position.dtype, tree=self.TREE, thin=Whole(1).take("thin", thin))
+        self._history = History(position.copy(), record)
         self._turns = Turns()
 
     def _evaluate_start(self) -> None:
         batch = self._batch
-        try:
-            with np.errstate(all="ignore"):
-                evaluate = Evaluator(self._potential, batch.position.dtype, gradient=self.GRADIENT)
-                potential, gradient = evaluate(batch.position)
-        except EvaluationFailed as failed:
-            raise failed_at_start(failed.row, failed.cause) from failed.cause
-        for k, energy in enumerate(potential):
-            of = "" if len(self._shape) == 1 else f" of chain {k}"
-            if not np.isfinite(energy):
-                raise ValueError(f"the potential energy at initial_position{of} must be finite, got {energy}")
-            if self.GRADIENT and not np.isfinite(gradient[k]).all():
-                raise ValueError(f"the gradient at initial_position{of} must be finite, got {gradient[k]}")
-        batch.potential, batch.gradient = potential, gradient if self.GRADIENT else None
+        values, gradients = _initial.evaluate(
+            self._potential, batch.position, gradient=self.GRADIENT, name="pot_energy_func"
+        )
+        _initial.check_finite(values, gradients, single=len(self._shape) == 1)
+        batch.potential, batch.gradient = values, gradients if self.GRADIENT else None
 
     # What it was built with.
 
@@ -163,20 +161,17 @@ class Chain(ABC):
     @in_turn
     def _simulate(self, n: Any, given: Given) -> None:
         """Make `n` transitions. Whatever is raised on the way, those that are over stay."""
-        wanted, start = Whole(0).take("n", n), self.num_states
-        # The draws of the slice sampler cannot be told apart by transition.
-        whole = given.uniform is not None and given.uniform.ndim == 1
+        wanted = Whole(0).take("n", n)
         if self._reporting.wanted:
-            self._reporting.begin(self._moved())
-        while (made := self.num_states - start) < wanted:
-            part = wanted - made if whole else self._reporting.transitions(self.num_states, wanted - made)
-            rest = given if whole else Given(*(None if a is None else a[made : made + part] for a in given))
-            record = self._history.record
-            before = record.count
-            try:
-                self._runner.run(self._batch, part, record, given=rest)
-            finally:
-                self._report(start + made + 1, record, before)
+            _together.advance([self], self._runner, wanted, given)
+        else:
+            self._runner.run(self._batch, wanted, self._history.record, given=given)
+
+    def _keep(self, before: int, positions: Array, stats: Mapping[str, Array]) -> None:
+        """Put transitions behind so many others: (n, C, D), and name -> (n, C). Doing it twice is doing it once."""
+        record = self._history.record
+        if record.seen == before:
+            record.take(positions, stats)
 
     def _given(self, n: int, normal: Any, uniform: Any, name: str = "momentum") -> Given:
         """Draws that were given, in the shapes of batches."""
@@ -191,20 +186,23 @@ class Chain(ABC):
                 raise ValueError(f"uniform must be in [0, 1], got {uniforms.min():g} to {uniforms.max():g}")
         return Given(normals, uniforms)
 
-    def _report(self, state: int, record: Record, first: int) -> None:
-        """Report what stands in a record from an entry on, which has this number."""
-        reporting = self._reporting
+    def _report(self, before: int, stats: Mapping[str, Array]) -> None:
+        """Report transitions, name -> (n, C), behind so many others, after they were written down."""
+        reporting, accepted = self._reporting, stats["accepted"]
         if not reporting.wanted:
             return
-        for row in range(first, record.count):
-            stats = {name: array[row] for name, array in record.stats.items()}
-            rates = reporting.accepted(stats["accepted"]) / (state + row - first)
-            for c, rate in enumerate(rates if reporting.writer is not None else ()):
-                scalars = self._scalars({name: values[c] for name, values in stats.items()}, float(rate))
+        states = np.arange(before + 1, before + 1 + len(accepted))
+        moved = self._history.record.moved - accepted.sum(axis=0) + accepted.cumsum(axis=0)
+        rates = moved / states[:, None]
+        for row, state in enumerate(states.tolist()):
+            now = {name: array[row] for name, array in stats.items()}
+            for c, rate in enumerate(rates[row] if reporting.writer is not None else ()):
+                scalars = self._scalars({name: values[c] for name, values in now.items()}, float(rate))
                 chain = "" if len(self._shape) == 1 else f"chain_{c}/"
-                reporting.write(f"{chain}{self.TAG}/", scalars, state + row - first)
-            what, values = self._logged(stats)
-            reporting.log(self.NAME, state + row - first, what, float(np.mean(values)), float(rates.mean()))
+                reporting.write(f"{chain}{self.TAG}/", scalars, state)
+            if reporting.logs(state):
+                what, values = self._logged(now)
+                reporting.log(self.NAME, state, what, float(np.mean(values)), float(rates[row].mean()))
 
     def _scalars(self, stats: dict[str, Any], rate: float) -> dict[str, float]:
         """What a writer gets of one chain's state."""
@@ -218,8 +216,8 @@ class Chain(ABC):
 
     @property
     def position_trajectory(self) -> list[Array]:
-        """Copies of all positions, the initial one first, until it is cleared; a list made when it is asked for."""
-        initial, _, record = self._history
+        """Copies of all kept positions; a list made when it is asked for, the initial one first until it is cleared."""
+        initial, record = self._history
         positions = record.positions.copy().reshape(-1, *self._shape)
         return [*([] if initial is None else [initial.copy().reshape(self._shape)]), *positions]
 
@@ -233,14 +231,10 @@ class Chain(ABC):
         """How many transitions were made, cleared ones too; the initial position is none."""
         return int(self._batch.done[0])
 
-    def _moved(self) -> NDArray[np.int64]:
-        _, accepted, record = self._history
-        return np.asarray(accepted + record.stats["accepted"].sum(axis=0))
-
     @property
     def acceptance_probability(self) -> Any:
         """The share of transitions that moved, 1.0 before the first; several chains: (C,)."""
-        rates = self._moved() / self.num_states if self.num_states else np.ones(len(self._batch.done))
+        rates = self._history.record.moved / self.num_states if self.num_states else np.ones(len(self._batch.done))
         return float(rates[0]) if len(self._shape) == 1 else rates
 
     @property
@@ -262,15 +256,14 @@ class Chain(ABC):
         Raises:
             TypeError: `n` is no whole number.
         """
-        initial, accepted, record = self._history
+        initial, record = self._history
         length = record.count + (initial is not None)
         first = length if n is None else slice(_whole("n", n), None).indices(length)[0]
         if first == 0:
             return
-        gone = first - (initial is not None)
         rest = copy.copy(record)
-        rest.drop(gone)
-        self._history = History(None, accepted + record.stats["accepted"][:gone].sum(axis=0), rest)
+        rest.drop(first - (initial is not None))
+        self._history = History(None, rest)
 
     # State.
 
@@ -293,7 +286,9 @@ class Chain(ABC):
 
         Raises:
             TypeError: Not a state dict of this class.
-            ValueError: Something is missing, has another shape, or is out of range.
+            ValueError: Something is missing, has another shape, or is out of range; or the potential energy is another
+                one where the chains were.
+            ChainFailed: The potential raised, or gave what it should not.
         """
         _chain_state.checked(self, state_dict).take()
 
@@ -324,12 +319,6 @@ class HamiltonianChain(Chain):
     def _set_inv_mass(self, value: Any) -> None:
         position = self._batch.position
         self._batch.inv_mass = InverseMass(value, position.shape[1], position.dtype)
-
-
-def failed_at_start(chain: int | None, cause: BaseException) -> ChainFailed:
-    """What is raised where a chain, or all of them as a batch, cannot begin."""
-    who = "the batch of chains" if chain is None else f"chain {chain}"
-    return ChainFailed(f"{who} failed at the initial position: {type(cause).__name__}: {cause}", chain or 0)
 
 
 def _own_position(value: Any) -> Array:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from grilly_optim.kernels import philox
 from grilly_optim.optim._options import Whole
-from grilly_optim.sampling._batch import STATS, TREE_STATS, Batch, History, Method, Record, Runner
+from grilly_optim.sampling import _initial
+from grilly_optim.sampling._batch import Batch, Method, Runner
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import STATS, TREE_STATS, History, Record
 
 if TYPE_CHECKING:
     from grilly_optim.sampling._chain import Chain
@@ -64,7 +66,7 @@ class Reader:
 
 def snapshot(chain: Chain) -> dict[str, Any]:
     """Everything that an exact resume needs, copied."""
-    batch, (initial, accepted, record) = chain._batch, chain._history
+    batch, (initial, record) = chain._batch, chain._history
 
     def own(array: Array | None) -> Array | None:
         return None if array is None else array.copy()
@@ -80,7 +82,9 @@ def snapshot(chain: Chain) -> dict[str, Any]:
         "stepsize": batch.stepsize.copy(),
         "same_stepsize": chain._same_stepsize,
         "inv_mass": batch.inv_mass.array.copy(),
-        "accepted": accepted.copy(),
+        "accepted": record.moved.copy(),
+        "thin": record.thin,
+        "diverged": record.diverged.copy(),
         "initial_position": own(initial),
         "trajectory": record.positions.copy(),
         "sample_stats": {name: array.copy() for name, array in record.stats.items()},
@@ -137,10 +141,23 @@ def checked(chain: Chain, state_dict: Any) -> Checked:
         state.finite("potential", (chains,), np.float64),
         state.finite("gradient", (chains, dim), dtype) if chain.GRADIENT else None,
     )
+    assert batch.potential is not None
+    _initial.check_same(
+        chain._potential,
+        batch.position,
+        batch.potential,
+        batch.streams.tolist(),
+        name="pot_energy_func",
+        what="state_dict",
+    )
     accepted = state.array("accepted", (chains,), np.int64)
+    if ((accepted < 0) | (accepted > done)).any():
+        raise ValueError(f"'accepted' of state_dict must be from 0 to the {done} transitions, got {accepted}")
+    thin = state.whole("thin", 1)
     initial = state.optional("initial_position", (chains, dim), dtype)
-    count = len(state.get("trajectory"))
-    if count > done:
+    found = np.shape(state.get("trajectory"))
+    count = found[0] if found else 0
+    if count * thin > done:
         raise ValueError(f"'trajectory' of state_dict has {count} positions, and there were {done} transitions")
     trajectory = state.array("trajectory", (count, chains, dim), dtype)
     saved = state.get("sample_stats")
@@ -150,7 +167,8 @@ def checked(chain: Chain, state_dict: Any) -> Checked:
     stats = {name: state.array(name, (count, chains), kind, saved[name]) for name, kind in kinds.items()}
     method = chain._checked_method(state)
 
-    record = Record(chains, dim, dtype, tree=chain.TREE)
-    record.extend(trajectory, stats)
+    diverged = state.array("diverged", (chains,), np.bool_)
+    record = Record(chains, dim, dtype, tree=chain.TREE, thin=thin, seen=done - count * thin, moved=accepted)
+    record.extend(count * thin, trajectory, stats, np.zeros(chains, np.int64), diverged)
     runner = chain._runner if method == chain._method else chain._runner_of(method)
-    return Checked(chain, batch, History(initial, accepted, record), method, runner, same_stepsize)
+    return Checked(chain, batch, History(initial, record), method, runner, same_stepsize)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import grilly_optim
 from grilly_optim.sampling import _executors
-from grilly_optim.sampling._failures import ChainFailed
+from grilly_optim.sampling._failures import ChainFailed, reason
 from grilly_optim.sampling.mala import MalaAcceptance
 
 Array = NDArray[Any]
@@ -152,7 +152,7 @@ def run(job: Job, chains: range, report: Report | None = None) -> Outcome:
         raise
     except Exception as error:
         who = f"chain {chains[0]}" if count == 1 else f"the batch of chains {chains[0]} to {chains[-1]}"
-        raise ChainFailed(f"{who} failed in step {step}: {type(error).__name__}: {error}", chains[0], step) from error
+        raise ChainFailed(f"{who} failed in step {step}: {reason(error)}", chains[0], step) from error
     rates = np.full(count, np.nan) if acceptance is None else np.reshape(acceptance.rate(), -1)
     return Outcome(losses, rates)
 
@@ -205,7 +205,7 @@ def run_chains(job: Job, num_chains: int, executor: Executor | None, report: Rep
     except _executors.TaskFailed as failed:
         error, chain = failed.cause, parts[failed.index].start
         if not isinstance(error, ChainFailed):
-            error = ChainFailed(f"chain {chain} did not finish: {type(error).__name__}: {error}", chain)
+            error = ChainFailed(f"chain {chain} did not finish: {reason(error)}", chain)
             error.__cause__ = failed.cause
         error.results = {c: found.losses[c] for c in sorted(finished)}
         raise error from error.__cause__

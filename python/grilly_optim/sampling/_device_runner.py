@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim._devices import open_device
-from grilly_optim.sampling._batch import MAX_STEPS, Batch, Given, Hmc, Nuts, Record, StepSizes
+from grilly_optim.sampling._batch import MAX_STEPS, Batch, Given, Hmc, Nuts, StepSizes
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import Record
 from grilly_optim.sampling.adaptation import DualAveraging
 
 Array = NDArray[Any]
@@ -28,7 +29,7 @@ NUMBERS = {
     "tree_depth": 9,
     "reached_max_treedepth": 10,
 }
-STATS = 11
+REPORTED = 11
 
 KAPPA = 0.75  # shaders/trajectories/common.glsl
 
@@ -55,7 +56,7 @@ class DeviceRunner:
     """
 
     def __init__(self, potential: Any, method: Hmc | Nuts, dtype: Any, device: str) -> None:
-        self._method, self._dtype, self._dim = method, np.dtype(dtype), int(potential.dim)
+        self._options, self._dtype, self._dim = _options(method), np.dtype(dtype), int(potential.dim)
         choice, opened = open_device(device)
         backend: Any = opened
         if self._dtype == np.float64 and not choice.info.float64:
@@ -82,7 +83,7 @@ class DeviceRunner:
         given: Given | None = None,
     ) -> None:
         """See `Runner`."""
-        steps = method.num_steps if isinstance(method := self._method, Hmc) else 1
+        steps = self._options["num_steps"]
         kept = len(batch.streams) * self._dim * self._dtype.itemsize / record.thin
         most = max(1, int(min(MOST, PARTS // steps, BYTES / kept)))
         if self._block is None:
@@ -101,35 +102,28 @@ class DeviceRunner:
                 self._block = max(1, int(count * min(SECONDS / seconds, GROWTH)))
 
     def _run(self, batch: Batch, count: int, record: Record, adapt: StepSizes | None, given: Given) -> None:
-        method, dtype, chains = self._method, self._dtype, len(batch.streams)
+        dtype, chains = self._dtype, len(batch.streams)
         if adapt is not None and not (isinstance(adapt, DualAveraging) and adapt.kappa == KAPPA):
             raise TypeError(f"the engine adapts step sizes by DualAveraging with kappa {KAPPA}, got {adapt!r}")
         sizes = batch.stepsize if adapt is None else adapt.stepsize
         position, step_size = _chains_last(batch.position, dtype), sizes.astype(dtype)
         momentum = adaptation = None
-        persistence = getattr(method, "persistence", 0.0)
-        if persistence:
+        if self._options["persistence"] > 0:
             momentum = np.zeros_like(position) if batch.momentum is None else _chains_last(batch.momentum, dtype)
         if adapt is not None:
             adaptation = np.array([adapt.count, adapt.h_bar, adapt.log_average, adapt.mu], dtype)
         positions = record.room(count)
-        stats = np.empty((len(positions), STATS, chains), dtype)
+        stats = np.empty((len(positions), REPORTED, chains), dtype)
         inverse_mass, root = _mass(batch.inv_mass, self._dim)
-        gradient, energy = np.empty_like(position), np.empty((2, chains), dtype)
+        gradient, energy, tally = np.empty_like(position), np.empty((2, chains), dtype), np.zeros((2, chains), dtype)
         done = np.array(batch.done, np.int64)
         run = partial(
             self._engine.run,
-            method="nuts" if isinstance(method, Nuts) else "hmc",
+            **self._options,
             count=count,
             seen=record.seen,
             thin=record.thin,
-            num_steps=getattr(method, "num_steps", 1),
-            trajectory=getattr(method, "trajectory", None) or 0.0,
-            jitter=getattr(method, "jitter", False),
-            persistence=persistence,
             carried=batch.momentum is not None,
-            max_tree_depth=getattr(method, "max_tree_depth", 0),
-            delta_max=method.delta_max,
             seed=batch.seed,
             streams=np.ascontiguousarray(batch.streams, np.uint32),
             done=done,
@@ -148,6 +142,7 @@ class DeviceRunner:
             uniform=None if given.uniform is None else _rounded_down(given.uniform, dtype),
             gradient=gradient,
             energy=energy,
+            tally=tally,
             positions=positions,
             stats=stats,
         )
@@ -156,7 +151,7 @@ class DeviceRunner:
         def write() -> None:
             """Doing it twice is doing it once."""
             if record.seen == seen:
-                record.extend(positions, _named(stats), count)
+                record.extend(count, positions, _named(stats), tally[1].astype(np.int64), tally[0] > 0)
             batch.position[...] = position.T
             batch.momentum = None if momentum is None else np.ascontiguousarray(momentum.T)
             batch.potential, batch.gradient = energy.sum(axis=0, dtype=np.float64), np.ascontiguousarray(gradient.T)
@@ -170,10 +165,33 @@ class DeviceRunner:
             run()
             write()
         except BaseException:
-            # A signal: what is over is written down, once more if need be, and as a whole.
+            # A signal, maybe on the way back from the engine: what is over is written down, and as a whole.
             if (done == over).all():
                 write()
             raise
+
+
+def _options(method: Hmc | Nuts) -> dict[str, Any]:
+    """What the engine is told of a method."""
+    if isinstance(method, Hmc):
+        return {
+            "method": "hmc",
+            "num_steps": method.num_steps,
+            "trajectory": method.trajectory or 0.0,
+            "jitter": method.jitter,
+            "persistence": method.persistence,
+            "max_tree_depth": 0,
+            "delta_max": method.delta_max,
+        }
+    return {
+        "method": "nuts",
+        "num_steps": 1,
+        "trajectory": 0.0,
+        "jitter": False,
+        "persistence": 0.0,
+        "max_tree_depth": method.max_tree_depth,
+        "delta_max": method.delta_max,
+    }
 
 
 def _rounded_down(uniform: Array, dtype: Any) -> Array:
@@ -200,6 +218,6 @@ def _mass(mass: InverseMass, dim: int) -> tuple[Array, Array]:
 
 
 def _named(stats: Array) -> dict[str, Array]:
-    """Name -> (kept, C) of (kept, STATS, C)."""
+    """Name -> (kept, C) of (kept, REPORTED, C)."""
     named = {name: stats[:, k].astype(np.float64) + stats[:, k + 1] for name, k in ENERGIES.items()}
     return named | {name: stats[:, k] for name, k in NUMBERS.items()}

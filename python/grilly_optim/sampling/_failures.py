@@ -80,3 +80,8 @@ class SweepFailed(RuntimeError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, for the middle of a message."""
+    return f"{type(error).__name__}: {error}"

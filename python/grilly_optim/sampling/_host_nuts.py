@@ -12,7 +12,7 @@ from grilly_optim import random
 from grilly_optim.kernels import philox
 from grilly_optim.sampling._batch import Batch, Given, Nuts
 from grilly_optim.sampling._evaluating import EvaluationFailed
-from grilly_optim.sampling._host_hmc import HostRunner, Move
+from grilly_optim.sampling._host import HostRunner, Move
 from grilly_optim.sampling._tree import Dynamics, Outcome, State, Tree, dot_of
 from grilly_optim.sampling._tree_multinomial import multinomial_tree
 from grilly_optim.sampling._tree_slice import slice_tree

@@ -87,12 +87,14 @@ def _checked(array: ArrayLike, dim: int, per_chain: bool) -> Doubles:
         made = np.array(array, np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"inv_mass must be a number, a vector or a matrix, got {type(array).__name__}") from error
+    if array is None:
+        raise TypeError("inv_mass must be a number, a vector or a matrix, got None")
     chains = made.shape[:1] if per_chain else ()
     shape = made.shape[len(chains) :]
     if shape not in ((), (dim,), (dim, dim)):
         raise ValueError(f"inv_mass must have shape (), ({dim},) or ({dim}, {dim}), got {shape}")
     if not np.isfinite(made).all():
-        raise ValueError("inv_mass must be finite")
+        raise ValueError(f"inv_mass must be finite, got {made[~np.isfinite(made)][0]}")
     if len(shape) < 2:
         if not (made > 0).all():
             raise ValueError(f"inv_mass must be positive, got {made.min():g}")

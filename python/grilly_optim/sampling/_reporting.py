@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from grilly_optim.optim._options import Whole
-
-Counts = NDArray[np.int64]
 
 
 class Reporting:
@@ -41,25 +36,19 @@ class Reporting:
         """Whether anybody is told."""
         return self.logger is not None or self.writer is not None
 
-    def begin(self, accepted: Counts) -> None:
-        """Of the transitions so far so many have moved, by chain."""
-        self._accepted = accepted
-
-    def accepted(self, moved: NDArray[np.bool_]) -> Counts:
-        """The same with one more transition."""
-        self._accepted = self._accepted + moved
-        return self._accepted
-
     def transitions(self, done: int, wanted: int) -> int:
         """How many to make before the next report is due."""
         if self.writer is not None:
             return 1
         return wanted if self.logger is None else min(wanted, 1 + -done % self.log_interval)
 
+    def logs(self, state: int) -> bool:
+        """Whether a state, from 1, is one that is logged."""
+        return self.logger is not None and (state - 1) % self.log_interval == 0
+
     def log(self, sampler: str, state: int, what: str, value: float, rate: float) -> None:
-        """Tell the logger of a state, from 1, if it is one that is logged."""
-        if self.logger is not None and (state - 1) % self.log_interval == 0:
-            self.logger.debug(f"{sampler} state {state}: {what} {value:f}, accepted {100 * rate:.2f}%")
+        """Tell the logger of a state."""
+        self.logger.debug(f"{sampler} state {state}: {what} {value:f}, accepted {100 * rate:.2f}%")
 
     def write(self, prefix: str, scalars: dict[str, float], state: int) -> None:
         """Give the writer what it is to know of a state."""

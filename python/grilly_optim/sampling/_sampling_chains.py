@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.sampling import _executors
-from grilly_optim.sampling._batch import Batch, Hmc, Nuts, Record, Rwm
+from grilly_optim.sampling._batch import Batch, Hmc, Nuts, Rwm
 from grilly_optim.sampling._failures import ChainFailed
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import Record
 from grilly_optim.sampling._runners import runner_for
 from grilly_optim.sampling._warmup import Adapting, Runners, Warmup
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.checkpoint import _files, _payload, load_checkpoint
+from grilly_optim.checkpoint import _files, _payload
 from grilly_optim.checkpoint._tree import flatten
-from grilly_optim.sampling._batch import Record
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import Record
 from grilly_optim.sampling._sampling_chains import Job, Part
 from grilly_optim.sampling._sampling_run import Run
 
@@ -68,7 +68,7 @@ class Checkpoint:
             CheckpointError: The file is damaged.
         """
         try:
-            content = load_checkpoint(self.path)
+            content = _payload.read(self.path)
         except FileNotFoundError:
             return None
         if content.get("kind") != KIND:
@@ -137,5 +137,5 @@ def _record_state(record: Record, count: int) -> State:
 
 
 def _fill(record: Record, state: State) -> Record:
-    record.extend(state["positions"], state["stats"])
+    record.take(state["positions"], state["stats"])
     return record

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.sampling import _executors
-from grilly_optim.sampling._batch import Record
-from grilly_optim.sampling._failures import ChainFailed
+from grilly_optim.sampling._failures import ChainFailed, reason
+from grilly_optim.sampling._record import Record
 from grilly_optim.sampling._sampling_chains import ROUND_SECONDS, Job, Pace, Part, advance_for
 from grilly_optim.sampling._warmup import Runners
 
@@ -97,7 +97,7 @@ class Run:
                 try:
                     made = part.advance(self.job, runners, drawn, pace.transitions)
                 except BaseException:
-                    self.kept[k].extend(drawn.positions, drawn.stats)
+                    self.kept[k].take(drawn.positions, drawn.stats)
                     raise
                 pace.measure(made, time.monotonic() - begin)
                 self._take(k, part, drawn, report)
@@ -117,14 +117,14 @@ class Run:
         except _executors.TaskFailed as failed:
             error, chain = failed.cause, self.parts[waiting[failed.index]].chains[0]
             if not isinstance(error, ChainFailed):
-                error = ChainFailed(f"chain {chain} did not finish: {type(error).__name__}: {error}", chain)
+                error = ChainFailed(f"chain {chain} did not finish: {reason(error)}", chain)
                 error.__cause__ = failed.cause
             raise error from error.__cause__
 
     def _take(self, k: int, part: Part, drawn: Record, report: Report | None) -> None:
         """A part has advanced."""
         made = int((part.batch.done - self.parts[k].batch.done).sum())
-        self.kept[k].extend(drawn.positions, drawn.stats)
+        self.kept[k].take(drawn.positions, drawn.stats)
         self.parts[k] = part  # last: what has no part that counts it is not saved
         if report is not None:
             report(made, self._text())

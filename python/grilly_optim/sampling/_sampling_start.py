@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grilly_optim.optim._options import Whole
+from grilly_optim.sampling import _initial
 from grilly_optim.sampling._batch import Rwm
 from grilly_optim.sampling._chain_draws import initial_positions
-from grilly_optim.sampling._evaluating import EvaluationFailed, Evaluator
-from grilly_optim.sampling._failures import ChainFailed
+from grilly_optim.sampling._evaluating import Evaluator
 from grilly_optim.sampling._sampling_chains import Job
 from grilly_optim.sampling._sampling_run import Run
 
 Array = NDArray[Any]
-Doubles = NDArray[np.float64]
 
 
 def positions_of(potential: Any, given: ArrayLike | None, chains: int, seed: int) -> Array:
@@ -26,10 +25,7 @@ def positions_of(potential: Any, given: ArrayLike | None, chains: int, seed: int
         TypeError: `given` holds no real numbers, or the potential cannot be called.
         ValueError: It has another shape or is not finite; or it is missing where it is needed.
     """
-    if not callable(getattr(potential, "value_and_grad", potential)):
-        raise TypeError(
-            f"potential must be a callable q -> (U, gradient) or have value_and_grad(q), got {type(potential).__name__}"
-        )
+    Evaluator(potential, np.float64, name="potential")  # refuses what cannot be one
     dim = getattr(potential, "dim", None)
     if given is None:
         if dim is None:
@@ -56,18 +52,12 @@ def check_start(job: Job, position: Array) -> None:
     """Look at the potential where chains begin, before anything is computed or saved.
 
     Raises:
+        TypeError: It cannot be called.
         ChainFailed: It raised, or gave what it should not.
         ValueError: It is not finite.
     """
-    values, gradients = _evaluated(job, position)
-    for what, good in (
-        ("U", np.isfinite(values)),
-        ("the gradient", np.isfinite(gradients.reshape(len(values), -1)).all(1)),
-    ):
-        for chain in np.flatnonzero(~good)[:1]:
-            raise ValueError(
-                f"{what} is not finite at the initial position of chain {chain}: chains must begin where it is"
-            )
+    gradient = not isinstance(job.adapting.kernel.method, Rwm)
+    _initial.check_finite(*_initial.evaluate(job.potential, position, gradient=gradient, name="potential"))
 
 
 def check_potential(run: Run) -> None:
@@ -78,22 +68,8 @@ def check_potential(run: Run) -> None:
         ValueError: It has other values.
     """
     for part in run.parts:
-        if part.batch.potential is not None:
-            now = _evaluated(run.job, part.batch.position)[0]
-            other = ~np.isclose(now, part.batch.potential, rtol=1e-4, atol=1e-4)
-            for row in np.flatnonzero(other)[:1]:
-                raise ValueError(
-                    f"the checkpoint is of another run: where chain {part.chains[row]} is, the potential was "
-                    f"{part.batch.potential[row]:g} and now is {now[row]:g}"
-                )
-
-
-def _evaluated(job: Job, position: Array) -> tuple[Doubles, Array]:
-    evaluate = Evaluator(job.potential, job.dtype, gradient=not isinstance(job.adapting.kernel.method, Rwm))
-    try:
-        with np.errstate(all="ignore"):
-            return evaluate(position)
-    except EvaluationFailed as failed:
-        who = "the batch of all chains" if failed.row is None else f"chain {failed.row}"
-        what = f"{type(failed.cause).__name__}: {failed.cause}"
-        raise ChainFailed(f"{who} failed where it begins: {what}", failed.row or 0, 0) from failed.cause
+        batch = part.batch
+        if batch.potential is not None:
+            _initial.check_same(
+                run.job.potential, batch.position, batch.potential, part.chains, name="potential", what="the checkpoint"
+            )

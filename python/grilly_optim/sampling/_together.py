@@ -1,15 +1,19 @@
-"""Chains of their own that are advanced as one batch."""
+"""Chains that are advanced on the side: several as one batch, or those whose every transition is reported."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.sampling._batch import Array, Batch, Record, Runner
-from grilly_optim.sampling._chain import Chain
+from grilly_optim.sampling._batch import Array, Batch, Given, Runner
+from grilly_optim.sampling._record import Record, write_whole
+
+if TYPE_CHECKING:
+    from grilly_optim.sampling._chain import Chain
 
 # Bytes of positions that wait to be shared out among the chains.
 SHARED = 1 << 26
@@ -32,38 +36,44 @@ def alike(chain: Chain) -> Hashable:
     )
 
 
-def advance(chains: Sequence[Chain], runner: Runner, transitions: int) -> None:
-    """Make so many transitions of chains that are alike. Whatever is raised on the way, those that are over stay."""
-    for chain in chains:
-        chain._reporting.begin(chain._moved())
-    _, dim = chains[0]._batch.position.shape
-    dtype = chains[0]._batch.position.dtype
-    most = max(1, SHARED // (len(chains) * dim * dtype.itemsize))
-    left = transitions
-    while left > 0:
-        part = min(most, *(chain._reporting.transitions(chain.num_states, left) for chain in chains), left)
-        batch = _gathered(chains)
-        record = Record(len(chains), dim, dtype, tree=chains[0].TREE)
-        places = [(chain._history.record.seen, chain._history.record.count) for chain in chains]
+def advance(chains: Sequence[Chain], runner: Runner, transitions: int, given: Given | None = None) -> None:
+    """Make so many transitions of chains that are alike, and report them.
+
+    Whatever is raised on the way, those that are over stay.
+    """
+    position = chains[0]._batch.position
+    given = given or Given()
+    # The draws of the slice sampler cannot be told apart by transition.
+    whole = given.uniform is not None and given.uniform.ndim == 1
+    most = max(1, SHARED // (len(chains) * position.nbytes))
+    made = 0
+    while made < transitions:
+        left = transitions - made
+        part = left if whole else min(most, *(chain._reporting.transitions(chain.num_states, left) for chain in chains))
+        rest = given if whole else Given(*(None if a is None else a[made : made + part] for a in given))
+        batch, before = _gathered(chains), [chain.num_states for chain in chains]
+        record = Record(len(batch.position), position.shape[1], position.dtype, tree=chains[0].TREE)
         try:
-            runner.run(batch, part, record)
+            runner.run(batch, part, record, given=rest)
         finally:
-            try:
-                _share_out(chains, batch, record, places)
-            except BaseException:
-                # A signal: what the chains have must belong together.
-                _share_out(chains, batch, record, places)
-                raise
-            for chain, (_, count) in zip(chains, places, strict=True):
-                chain._report(chain.num_states + 1 - record.count, chain._history.record, count)
-        left -= part
+            # What the chains have must belong together.
+            write_whole(partial(_share_out, chains, batch, record, before))
+            for chain, count, rows in zip(chains, before, _rows(chains), strict=True):
+                chain._report(count, _of(record, rows)[1])
+        made += part
+
+
+def _rows(chains: Sequence[Chain]) -> list[slice]:
+    """Which of a batch are whose."""
+    ends = np.cumsum([len(chain._batch.done) for chain in chains]).tolist()
+    return [slice(end - len(chain._batch.done), end) for chain, end in zip(chains, ends, strict=True)]
 
 
 def _gathered(chains: Sequence[Chain]) -> Batch:
     parts = [chain._batch for chain in chains]
 
     def joined(arrays: list[Any]) -> Any:
-        return None if arrays[0] is None else np.concatenate(arrays)
+        return None if any(array is None for array in arrays) else np.concatenate(arrays)
 
     return Batch(
         joined([part.position for part in parts]),
@@ -77,17 +87,20 @@ def _gathered(chains: Sequence[Chain]) -> Batch:
     )
 
 
-def _share_out(chains: Sequence[Chain], batch: Batch, record: Record, places: list[tuple[int, int]]) -> None:
+def _share_out(chains: Sequence[Chain], batch: Batch, record: Record, before: Sequence[int]) -> None:
     """Write down for each chain where it is now. Doing it twice is doing it once."""
-    for k, (chain, (seen, _)) in enumerate(zip(chains, places, strict=True)):
-        own, mine = chain._history.record, slice(k, k + 1)
-        if own.seen == seen:
-            own.extend(record.positions[:, mine], {name: array[:, mine] for name, array in record.stats.items()})
+    for chain, count, rows in zip(chains, before, _rows(chains), strict=True):
+        chain._keep(count, *_of(record, rows))
 
-        def row(array: NDArray[Any] | None, mine: slice = mine) -> Array | None:
-            return None if array is None else array[mine].copy()
+        def mine(array: NDArray[Any] | None, rows: slice = rows) -> Array | None:
+            return None if array is None else array[rows].copy()
 
         part = chain._batch
-        part.position[...] = batch.position[mine]
-        part.potential, part.gradient = row(batch.potential), row(batch.gradient)
-        part.done = batch.done[mine].copy()
+        part.position[...] = batch.position[rows]
+        part.potential, part.gradient = mine(batch.potential), mine(batch.gradient)
+        part.done = batch.done[rows].copy()
+
+
+def _of(record: Record, rows: slice) -> tuple[Array, dict[str, Array]]:
+    """Positions and statistics of some chains."""
+    return record.positions[:, rows], {name: array[:, rows] for name, array in record.stats.items()}

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.sampling._batch import Batch, Nuts, Record, Runner
+from grilly_optim.sampling._batch import Batch, Nuts, Runner
+from grilly_optim.sampling._record import Record
 from grilly_optim.sampling._sampling_kernels import Kernel
 from grilly_optim.sampling.adaptation import DualAveraging, reasonable_stepsize, warmup_schedule, with_learned_mass
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grilly_optim.sampling._batch import Batch, Given, Record, Runner
+from grilly_optim.sampling._batch import Batch, Given, Runner
 from grilly_optim.sampling._chain_draws import chain_normals
 from grilly_optim.sampling._failures import ChainFailed
 from grilly_optim.sampling._mass import InverseMass
+from grilly_optim.sampling._record import Record
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]

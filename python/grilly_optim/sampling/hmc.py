@@ -46,6 +46,8 @@ class HMC(HamiltonianChain):
         writer_tag: Stands before these tags; "chain_<c>/" comes between, with several chains.
         seed: Of the random numbers, 0 to 2^64 - 1.
         device: See `grilly_optim.devices`.
+        thin: Transitions `thin`, 2 `thin`, ... are kept, 1 or more. Reports and counts are of all of them, and what is
+            kept is ``diverging`` if one has diverged since the last that was kept.
 
     Raises:
         TypeError: A wrong type or precision; float64 on a device without it.
@@ -86,10 +88,11 @@ class HMC(HamiltonianChain):
         *,
         seed: int = 0,
         device: str | None = None,
+        thin: int = 1,
     ) -> None:
         reporting = Reporting(logger, log_interval, writer, writer_tag)
         method = Hmc(STEPS.take("num_steps", num_steps))
-        super().__init__(initial_position, pot_energy_func, method, stepsize, inv_mass, reporting, seed, device)
+        super().__init__(initial_position, pot_energy_func, method, stepsize, inv_mass, reporting, seed, device, thin)
 
     @property
     def num_steps(self) -> int:
@@ -128,4 +131,4 @@ class HMC(HamiltonianChain):
         return {"num_steps": self.num_steps}
 
     def _checked_method(self, state: _chain_state.Reader) -> Method:
-        return replace(self._method, num_steps=state.whole("num_steps", 1))
+        return replace(self._method, num_steps=state.whole("num_steps", STEPS.low, STEPS.bits))

@@ -62,8 +62,8 @@ def leapfrog(
         if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise TypeError(f"{name} must be an array of float32 or float64, got {kind}")
-    if position.ndim not in (1, 2):
-        raise ValueError(f"position must have shape (D,) or (C, D), got {position.shape}")
+    if position.ndim not in (1, 2) or position.size == 0:
+        raise ValueError(f"position must have shape (D,) or (C, D), and not be empty, got {position.shape}")
     if momentum.shape != position.shape or momentum.dtype != position.dtype:
         raise ValueError(
             f"momentum must have the shape {position.shape} and dtype {position.dtype} of position, "

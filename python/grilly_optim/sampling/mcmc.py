@@ -26,6 +26,7 @@ class MCMC(Chain):
         writer_tag: As for `HMC`.
         seed: Of the random numbers.
         device: See `grilly_optim.devices`.
+        thin: As for `HMC`.
 
     Raises:
         TypeError: As for `HMC`.
@@ -59,9 +60,10 @@ class MCMC(Chain):
         *,
         seed: int = 0,
         device: str | None = None,
+        thin: int = 1,
     ) -> None:
         reporting = Reporting(logger, log_interval, writer, writer_tag)
-        super().__init__(initial_position, pot_energy_func, Rwm(), proposal_std, 1.0, reporting, seed, device)
+        super().__init__(initial_position, pot_energy_func, Rwm(), proposal_std, 1.0, reporting, seed, device, thin)
 
     @property
     def proposal_std(self) -> Any:

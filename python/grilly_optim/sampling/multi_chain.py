@@ -13,8 +13,8 @@ from grilly_optim.optim._options import Whole
 from grilly_optim.optim._turns import Turns, in_turn
 from grilly_optim.sampling import _chain_state, _together
 from grilly_optim.sampling._batch import Array, Given, Runner
-from grilly_optim.sampling._chain import failed_at_start
 from grilly_optim.sampling._failures import ChainFailed
+from grilly_optim.sampling._initial import failed_at_start
 
 _CLASSES = {"hmc": "HMC", "nuts": "NUTS"}
 
@@ -117,8 +117,8 @@ class MultiChainHMC:
 
         Args:
             num_states: How many.
-            num_chains: -1: all chains; k: those k with the fewest states, the first of several with as many; or a list
-                of indices.
+            num_chains: -1: all chains; k: those k with the fewest states, the first of several with as many, and all of
+                them where there are fewer; or a list of indices, which may be empty.
             num_parallel: The most chains that are advanced as one batch: it bounds memory, and no draw depends on it.
                 None: all.
 
@@ -175,6 +175,7 @@ class MultiChainHMC:
         Raises:
             TypeError: Not a state dict of this class.
             ValueError: Another number of chains, or as for `HMC.load_state_dict`.
+            ChainFailed: As for `HMC.load_state_dict`.
         """
         if not isinstance(state_dict, Mapping) or not isinstance(state_dict.get("chains"), list | tuple):
             raise TypeError("state_dict must be a dict with the list 'chains'")

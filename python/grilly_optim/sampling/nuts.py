@@ -57,6 +57,7 @@ class NUTS(HamiltonianChain):
         seed: Of the random numbers, 0 to 2^64 - 1.
         device: See `grilly_optim.devices`. With a built-in potential the multinomial variant runs there as a whole;
             otherwise random numbers are made there, and trees are grown in NumPy.
+        thin: As for `HMC`.
 
     Attributes:
         sample_stats: As of all chains. Here n_steps is the number of steps of the tree, acceptance_rate the mean of
@@ -107,6 +108,7 @@ class NUTS(HamiltonianChain):
         variant: str = "multinomial",
         seed: int = 0,
         device: str | None = None,
+        thin: int = 1,
     ) -> None:
         super().__init__(
             initial_position,
@@ -117,6 +119,7 @@ class NUTS(HamiltonianChain):
             Reporting(logger, log_interval, writer, writer_tag),
             seed,
             device,
+            thin,
         )
 
     @property

@@ -93,7 +93,8 @@ def sample(
         target_accept: The mean acceptance rate that step sizes are adapted to, in (0, 1). None: the kernel's.
         dense_mass: Learn covariances, and not only variances. For distributions with strong correlations, whose number
             of dimensions is well below the number of warm-up transitions; a step costs D^2.
-        thin: Transitions for each draw that is kept, 1 or more.
+        thin: Transitions for each draw that is kept, 1 or more. A draw is ``diverging`` if one of its transitions is;
+            its other statistics are those of the last.
         seed: 0 to 2^64 - 1.
         device: Where transitions run, see `grilly_optim.devices`. None: chosen by the size of all chains.
         progress: Show a bar over all transitions of all chains, with the median step size, and once the warm-up is over
@@ -124,7 +125,7 @@ def sample(
         MissingExtra: tqdm is not installed.
 
     Warns:
-        SamplingWarning: Some draws come from transitions that diverged: there the energy was not conserved, and parts
+        SamplingWarning: Transitions of some draws diverged: there the energy was not conserved, and parts
             of the distribution nearby may be missing from the draws. Or Ctrl-C ended the run: what is returned then are
             the draws so far, and the trace's ``interrupted`` is True. (With an executor: those of the last report.)
 
@@ -247,7 +248,7 @@ def _trace(run: Run, kernel: str, interrupted: bool) -> Trace:
         stepsize=np.concatenate([part.batch.stepsize for part in run.parts]),
         inv_mass=np.concatenate(
             [
-                m.array if m.per_chain else np.broadcast_to(m.array, len(p.chains))
+                m.array if m.per_chain else np.broadcast_to(m.array, (len(p.chains), *m.array.shape))
                 for m, p in zip(masses, run.parts, strict=True)
             ]
         ),

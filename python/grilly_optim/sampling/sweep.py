@@ -16,7 +16,7 @@ from grilly_optim.optim._options import Range, Whole
 from grilly_optim.sampling import _chains, _executors
 from grilly_optim.sampling._bar import bar
 from grilly_optim.sampling._chains import Job, LossAndGrad, Outcome
-from grilly_optim.sampling._failures import ChainFailed, SweepFailed
+from grilly_optim.sampling._failures import ChainFailed, SweepFailed, reason
 from grilly_optim.sampling.estimators import summary
 from grilly_optim.sampling.llc import prepare
 from grilly_optim.sampling.sgmcmc import SGMCMC
@@ -177,7 +177,7 @@ def epsilon_beta_sweep(
         except _executors.TaskFailed as failed:
             e, b = points[failed.index]
             cause = failed.cause
-            why = str(cause) if isinstance(cause, ChainFailed) else f"{type(cause).__name__}: {cause}"
+            why = str(cause) if isinstance(cause, ChainFailed) else reason(cause)
             message = f"lr={eps[e]:g}, nbeta={nbetas[b]:g}: {why}"
             raise SweepFailed(message, float(eps[e]), float(nbetas[b]), sweep) from cause
     return sweep
