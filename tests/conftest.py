@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -21,8 +22,10 @@ pytest.register_assert_rewrite("tests.table", "tests.continual", "tests.chains",
 LAVAPIPE = "vulkan:llvmpipe"
 # Case -> device string; "staged" is Vulkan as on a GPU with memory of its own.
 CASES = {"numpy": "numpy", "cpu": "cpu", "vulkan": LAVAPIPE, "staged": LAVAPIPE}
+NO_CASE = "no device"
 
 
+@cache
 def _usable() -> dict[str, str]:
     """Case -> why it cannot run ("" when it can)."""
     vulkan = [i for i in grilly_optim.devices() if i.kind == "vulkan"]
@@ -52,15 +55,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", marker.args if marker else tuple(CASES), scope="function")
 
 
+def _case(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("case", NO_CASE) if callspec else NO_CASE
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = config.getoption("--devices").split(",")
     isas = _devices._core.cpu_instruction_sets() if _devices._core else []
 
     def fits(item: pytest.Item) -> bool:
-        callspec, isa = getattr(item, "callspec", None), item.get_closest_marker("isa")
-        case = callspec.params.get("case", chosen[0]) if callspec else chosen[0]
-        return case in chosen and (isa is None or isa.args[0] in isas)
+        case, isa = _case(item), item.get_closest_marker("isa")
+        return (case == NO_CASE or case in chosen) and (isa is None or isa.args[0] in isas)
 
+    for item in items:
+        item.user_properties.append(("case", _case(item)))
     left_out = [item for item in items if not fits(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if fits(item)]
@@ -92,21 +101,19 @@ _ran: Counter[str] = Counter()
 _skipped: list[str] = []
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's Result
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Counts in the process that prints the summary, which with workers is another than the one that ran the test."""
     if report.when == "call" and not report.skipped:
-        callspec = getattr(item, "callspec", None)
-        _ran[callspec.params.get("case", "no device") if callspec else "no device"] += 1
+        _ran[dict(report.user_properties)["case"]] += 1
     if report.skipped:
-        _skipped.append(item.nodeid)
+        _skipped.append(report.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    _usable()  # with workers nobody has asked in this process, and the answer may switch the layer off
     layer = "on" if "GRILLY_VALIDATION" in os.environ else "OFF: it is not installed"
     names = {"vulkan": "vulkan (lavapipe)", "staged": "vulkan with staging forced"}
-    counts = ", ".join(f"{names.get(c, c)} {_ran[c]}" for c in (*CASES, "no device") if _ran[c])
+    counts = ", ".join(f"{names.get(c, c)} {_ran[c]}" for c in (*CASES, NO_CASE) if _ran[c])
     terminalreporter.write_line(f"tests run by device: {counts}; Vulkan validation {layer}")
     if CI and _skipped:
         terminalreporter.write_line(f"CI=true allows no skipped test: {_skipped}")

@@ -240,7 +240,7 @@ def test_more_elements_than_65535_groups_of_256(row: Row, device: str) -> None:
     p = grilly_optim.empty(n, device=device)
     p[...] = 1.0
     g = grilly_optim.empty(n, device=device)
-    g[...] = np.linspace(1, 2, n, dtype=np.float32)
+    g[...] = 1.0
     with works(device, 1):
         row.make([p], **row.options, device=device).step(gradients=[g])
     assert (p != 1.0).all()

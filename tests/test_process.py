@@ -219,8 +219,9 @@ def test_an_optimizer_taken_through_a_fork_refuses_and_leaves_quietly(device: st
 )
 def test_the_process_ends_cleanly_with_everything_open(ending: str, device: str) -> None:
     code = f"""
-import threading, time, numpy as np, grilly_optim
+import signal, threading, time, numpy as np, grilly_optim
 from grilly_optim.optim import AdamW
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell switches it off for what runs in the background
 p = grilly_optim.zeros(200_000, device={device!r})
 optimizer = AdamW([p], device={device!r})
 optimizer.step(gradients=[np.ones(200_000, np.float32)])
