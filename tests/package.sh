@@ -44,8 +44,8 @@ for python in $(compgen -c python3. | grep -xE 'python3\.(1[1-9])' | sort -u) "$
     fi
     "$version/bin/python" -m pip install -q --force-reinstall "$requirement" "wheel-$version"/*.whl
     "$version/bin/python" check.py
-    "$version/bin/python" -m pip install -q "pytest>=8" "hypothesis>=6.100"
-    "$version/bin/python" -m pytest -q -c "$source/pyproject.toml" --rootdir "$source" -p no:cacheprovider \
+    "$version/bin/python" -m pip install -q "pytest>=8" "pytest-xdist>=3.8" "hypothesis>=6.100"
+    "$version/bin/python" -m pytest -q -n 2 --dist worksteal -c "$source/pyproject.toml" --rootdir "$source" -p no:cacheprovider \
       "$source"/tests/test_{optimizers,gradients,bad_input,state,arrays}.py
   done
 done
