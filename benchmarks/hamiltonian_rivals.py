@@ -225,11 +225,13 @@ def eight_schools(form: str, generator: str, chains: int, warmup: int, draws: in
 
 
 class NumpyHmc:
-    """HMC for many chains in float32, in place.
+    """HMC for many chains, in place.
+
+    Momenta are kept times the step size e, as v = e p: a step is q <- q + v, v <- v - e^2 g, and one pass less.
 
     Args:
         potential: (C, D) -> (C,), (C, D); its next call may overwrite what it returned.
-        start: (C, D); C is a multiple of `block`.
+        start: (C, D); C is a multiple of `block`. All is computed in its dtype.
         stepsize: Of the integrator.
         num_steps: Of the integrator.
         block: So many chains make their transition before the next ones do, so that their arrays may stay in the cache.
@@ -243,44 +245,54 @@ class NumpyHmc:
         num_steps: int,
         block: int,
     ) -> None:
-        self._potential, self._num_steps = potential, num_steps
-        self._stepsize, self._half = np.float32(stepsize), np.float32(stepsize / 2)
+        self._potential, self._num_steps, self._dtype = potential, num_steps, start.dtype
+        self._stepsize, self._square = start.dtype.type(stepsize), start.dtype.type(stepsize**2)
         self._rng = np.random.Generator(np.random.SFC64(0))  # NumPy's fastest
         self.position = start.copy()
         self._blocks = [slice(first, first + block) for first in range(0, len(start), block)]
-        self._energy, self._gradient = np.empty(len(start), np.float32), np.empty_like(start)
+        self._energy, self._gradient = np.empty(len(start), start.dtype), np.empty_like(start)
         for rows in self._blocks:
             self._energy[rows], self._gradient[rows] = potential(start[rows])
-        self._momentum, self._proposal, self._scratch = (np.empty_like(start[:block]) for _ in range(3))
+        self._velocity, self._proposal, self._scratch = (np.empty_like(start[:block]) for _ in range(3))
 
     def run(self, kept: Array) -> float:
         """As many transitions as `kept` (n, C, D) has room for; the share of those that were accepted."""
         accepted = 0
         for positions in kept:
-            accepted += sum(map(self._transition, self._blocks))
-            positions[...] = self.position
+            for rows in self._blocks:
+                accepted += self._transition(rows)
+                positions[rows] = self.position[rows]
         return accepted / (len(kept) * len(self.position))
 
     def _transition(self, rows: slice) -> int:
-        p, q = self._momentum, self._proposal
-        self._rng.standard_normal(out=p, dtype=np.float32)
-        kinetic = self._kinetic(p)
-        self._add(p, -self._half, self._gradient[rows])
-        np.copyto(q, self.position[rows])
-        for step in range(self._num_steps):
-            self._add(q, self._stepsize, p)
-            energy, gradient = self._potential(q)
-            self._add(p, -self._stepsize if step < self._num_steps - 1 else -self._half, gradient)
-        change = self._energy[rows] - energy + kinetic - self._kinetic(p)
-        accepted = self._rng.random(len(p), np.float32) < np.exp(change)
-        np.copyto(self.position[rows], q, where=accepted[:, None])
-        np.copyto(self._gradient[rows], gradient, where=accepted[:, None])
-        np.copyto(self._energy[rows], energy, where=accepted)
+        v, q = self._velocity, self._proposal
+        self._rng.standard_normal(out=v, dtype=self._dtype)
+        kinetic = self._half_square(v)
+        np.multiply(v, self._stepsize, out=v)
+        self._kick(v, self._square / 2, self._gradient[rows])
+        np.add(self.position[rows], v, out=q)
+        for _ in range(self._num_steps - 1):
+            self._kick(v, self._square, self._potential(q)[1])
+            np.add(q, v, out=q)
+        energy, gradient = self._potential(q)
+        self._kick(v, self._square / 2, gradient)
+        change = self._energy[rows] - energy + kinetic - self._half_square(v) / self._square
+        accepted = self._rng.random(len(v), self._dtype) < np.exp(change)
+        stays = ~accepted
+        for now, proposed in (
+            (self.position[rows], q),
+            (self._gradient[rows], gradient),
+            (self._energy[rows], energy),
+        ):
+            # Faster than a copy under a mask: few stay.
+            before = now[stays]
+            np.copyto(now, proposed)
+            now[stays] = before
         return int(accepted.sum())
 
-    def _add(self, to: Array, factor: Any, what: Array) -> None:
-        np.multiply(what, factor, out=self._scratch)
-        np.add(to, self._scratch, out=to)
+    def _kick(self, v: Array, factor: Any, gradient: Array) -> None:
+        np.multiply(gradient, factor, out=self._scratch)
+        np.subtract(v, self._scratch, out=v)
 
-    def _kinetic(self, p: Array) -> Array:
-        return np.asarray(np.float32(0.5) * np.einsum("cd,cd->c", p, p))
+    def _half_square(self, v: Array) -> Array:
+        return np.asarray(self._dtype.type(0.5) * np.einsum("cd,cd->c", v, v))

@@ -33,7 +33,7 @@ TRANSITIONS = {10: 100, 1000: 5}  # in a call, by dimensions
 HMC_TARGET = 2.0
 
 CALLABLE_DIM, CALLABLE_TARGET = 1000, 2.0
-BLOCKS = (CHAINS, 64)
+BLOCKS = (CHAINS, 128, 64, 32)
 
 
 def hamiltonian(budget: float) -> Iterator[Measure]:
