@@ -31,6 +31,7 @@ class Draws:
         done: (C,), how many transitions each has made.
         count: How many numbers a chain takes in a transition.
         dtype: Of these.
+        memory: (C, count), where they go; None: to memory of their own.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class Draws:
         done: Counts,
         count: int,
         dtype: Any,
+        memory: Array | None = None,
     ) -> None:
         rule, self._row = _KINDS[kind]
         self._backend, self._purpose = backend, purpose
-        self._array = empty((len(streams), count), dtype, choice.info.device)
+        self._array = empty((len(streams), count), dtype, choice.info.device) if memory is None else memory
         # One plan takes rows whose streams follow one another; one run those that are in the same transition.
         follows = (np.diff(streams.astype(np.int64)) == 1) & (np.diff(done) == 0)
         ends = [*(np.flatnonzero(~follows) + 1).tolist(), len(streams)]

@@ -27,8 +27,8 @@ class EvaluationFailed(Exception):
 class Evaluator:
     """A potential energy as the samplers call it.
 
-    NaN and infinity pass: whether a position may be there is for the sampler to decide. So NumPy does not warn of them
-    in the potential. What the potential sees is a read-only view of the chains' memory, valid during the call.
+    NaN and infinity pass: whether a position may be there is for the sampler to decide. Callers switch NumPy's warnings
+    of them off. What the potential sees is a read-only view of the chains' memory, valid during the call.
 
     Args:
         potential: A callable q -> (U, gradient), or an object with ``value_and_grad(q)``. With a true attribute
@@ -53,7 +53,6 @@ class Evaluator:
         self._function, self._gradient, self._dtype = function, gradient, np.dtype(dtype)
         self.vectorized = bool(getattr(potential, "vectorized", False))
 
-    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def __call__(self, position: Array, own: bool = True) -> tuple[Doubles, Array]:
         """U in double (C,) and its gradient (C, D) at (C, D).
 
@@ -75,8 +74,8 @@ class Evaluator:
             except EvaluationFailed as failed:
                 raise EvaluationFailed(self._first_to_fail(seen), failed.cause) from failed.cause
         if len(seen) == 1:
-            value, gradient = self._evaluate(seen[0], 0, own)
-            return value.reshape(1), gradient[None]
+            value, gradient = self.single(seen[0], own)
+            return np.array([value]), gradient[None]
         values = np.empty(len(seen))
         gradients = np.empty(seen.shape if self._gradient else 0, self._dtype)
         for row, q in enumerate(seen):
@@ -96,10 +95,10 @@ class Evaluator:
                 return row
         return None
 
-    def single(self, q: Array) -> tuple[float, Array]:
-        """The same at one position (D,), which is read-only from then on; the gradient is of this call alone."""
+    def single(self, q: Array, own: bool = True) -> tuple[float, Array]:
+        """The same at one position (D,), which is read-only from then on."""
         if self.vectorized:
-            values, gradients = self(q[None])
+            values, gradients = self(q[None], own)
             return values.item(), gradients[0]
         q.setflags(write=False)
         try:
@@ -108,9 +107,10 @@ class Evaluator:
                 value, gradient = result
                 # What potentials nearly always give needs no more looking at.
                 plain = isinstance(value, float) and type(gradient) is np.ndarray
-                if plain and gradient.dtype == self._dtype and gradient.shape == q.shape:
-                    return float(value), gradient.copy()
-            energy, gradient = self._taken(result, q, True)
+                if plain and self._gradient and gradient.dtype == self._dtype and gradient.shape == q.shape:
+                    usable = gradient.flags.c_contiguous and gradient.flags.aligned and not own
+                    return float(value), gradient if usable else gradient.copy()
+            energy, gradient = self._taken(result, q, own)
             return energy.item(), gradient
         except Exception as error:
             raise EvaluationFailed(0, error) from error

@@ -70,7 +70,7 @@ class HostRunner(ABC):
                 for k in range(transitions):
                     if adapt is not None:
                         batch.stepsize = adapt.stepsize.copy()
-                    move = self._transition(batch, given or Given(), k)
+                    move = self._transition(batch, given or Given(), k, record.next_positions())
                     seen, done = record.seen, batch.done + 1
                     # The transition is over: a signal must not leave half of it.
                     write_whole(partial(_write, batch, record, move, seen, done))
@@ -91,15 +91,21 @@ class HostRunner(ABC):
             self._drawn_for = batch.streams.copy(), ahead
 
     def _make_draws(self, batch: Batch) -> None:
-        self._normal = self._draws(batch, "normal", philox.MOMENTUM, self._dim, self._dtype)
+        self._make_normals(batch)
         self._uniform = self._draws(batch, "uniform", philox.ACCEPT, 1, np.float32)
+
+    def _make_normals(self, batch: Batch) -> None:
+        self._normal = self._draws(batch, "normal", philox.MOMENTUM, self._dim, self._dtype)
 
     def _draws(self, batch: Batch, kind: str, purpose: int, count: int, dtype: Any) -> Draws:
         return Draws(kind, purpose, self._choice, self._backend, batch.streams, batch.done, count, dtype)
 
     @abstractmethod
-    def _transition(self, batch: Batch, given: Given, k: int) -> Move:
-        """The next transition, the k-th of this run, which leaves the batch as it is."""
+    def _transition(self, batch: Batch, given: Given, k: int, room: Array | None) -> Move:
+        """The next transition, the k-th of this run, which leaves the batch as it is.
+
+        Its positions may be made in `room`, (C, D), where they will be kept; None: they will not.
+        """
 
     def _normals(self, batch: Batch, given: Given, k: int) -> Array:
         if given.momentum is not None:

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grilly_optim.arrays import empty
 from grilly_optim.kernels import philox
 from grilly_optim.sampling._batch import Batch, Given, Hmc
+from grilly_optim.sampling._blocks import Blocks
 from grilly_optim.sampling._draws import Draws
 from grilly_optim.sampling._evaluating import EvaluationFailed
 from grilly_optim.sampling._host import HostRunner, Move
-from grilly_optim.sampling._integrators import Integrator, integrator
+from grilly_optim.sampling._integrators import Integrator
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -22,50 +24,81 @@ class HmcRunner(HostRunner):
     """Hamiltonian Monte Carlo.
 
     The integrator's steps are the rule `kick_drift` on the device; with a matrix as the inverse mass, NumPy's
-    expressions.
+    expressions. Many chains make their trajectories block by block, see `Blocks`; what comes of them is decided, and
+    written down, for all together.
     """
 
     def __init__(self, potential: Any, method: Hmc, dim: int, dtype: Any, device: str | None) -> None:
         super().__init__(potential, True, dim, dtype, device)
         self._method = method
-        self._integrator: Integrator | None = None
+        self._blocks = Blocks(self._choice, self._backend)
         self._direction: Draws | None = None
 
     def _begin(self, batch: Batch) -> None:
+        self._blocks.begin(batch)
         super()._begin(batch)
-        if self._integrator is None or not self._integrator.fits(batch.position, batch.inv_mass):
-            self._integrator = integrator(self._choice, self._backend, batch.position, batch.inv_mass)
-        self._integrator.place(batch.position)
 
     def _make_draws(self, batch: Batch) -> None:
         super()._make_draws(batch)
         if self._method.jitter:
             self._direction = self._draws(batch, "uniform", philox.DIRECTION, 1, np.float32)
 
-    def _transition(self, batch: Batch, given: Given, k: int) -> Move:
-        method, mover = self._method, self._integrator
-        assert mover is not None
+    def _make_normals(self, batch: Batch) -> None:
+        # One memory for all blocks, which stays in the cache.
+        memory = empty(batch.position[self._blocks.rows[0]].shape, self._dtype, self._choice.info.device)
+        self._momenta = [
+            Draws(
+                "normal",
+                philox.MOMENTUM,
+                self._choice,
+                self._backend,
+                batch.streams[rows],
+                batch.done[rows],
+                self._dim,
+                self._dtype,
+                memory[: rows.stop - rows.start],
+            )
+            for rows in self._blocks.rows
+        ]
+
+    def _transition(self, batch: Batch, given: Given, k: int, room: Array | None) -> Move:
+        method = self._method
         assert batch.potential is not None
         assert batch.gradient is not None
-        start = self._start(batch, given, k)
-        mover.begin(start, batch.stepsize)
         steps = method.steps(batch.stepsize)
         if self._direction is not None:
             u = self._direction.take(batch.seed, batch.done)[:, 0].astype(np.float64)
             steps = 1 + np.floor(u * (2 * steps - 1)).astype(np.int64)
-        before, potential, gradient, after = self._trajectories(mover, batch.gradient, steps)
+        position = np.empty_like(batch.position) if room is None else room
+        gradient = np.empty_like(batch.gradient)
+        persists = method.persistence > 0
+        begun, momentum = np.empty((2, *position.shape) if persists else (2, 0), self._dtype)
+        before, potential, after = np.empty((3, len(position)))
+        for (rows, mover, sizes), draws in zip(self._blocks.of(batch), self._momenta, strict=True):
+            start = self._start(batch, given, k, rows, mover, draws)
+            if persists:
+                begun[rows] = start
+            mover.begin(batch.position[rows], start, sizes)
+            try:
+                before[rows], potential[rows], after[rows] = self._trajectories(
+                    mover, batch.gradient[rows], steps[rows], gradient[rows]
+                )
+            except EvaluationFailed as failed:
+                raise EvaluationFailed(None if failed.row is None else rows.start + failed.row, failed.cause) from None
+            position[rows] = mover.position
+            if persists:
+                momentum[rows] = mover.momentum()
         energy = potential + after
         # Differences first: a constant in U leaves them as they are.
         fall = (batch.potential - potential) + (before - after)
         usable = np.isfinite(energy) & ~np.isnan(fall)
         odds = np.where(usable, np.exp(fall), 0.0)
         accepted = self._uniforms(batch, given, k) < odds
-        momentum = None
-        if method.persistence > 0:
-            momentum = np.where(accepted[:, None], mover.momentum(), -start)
         if not accepted.all():
             rejected = ~accepted
-            mover.position[rejected] = batch.position[rejected]
+            if persists:
+                momentum[rejected] = -begun[rejected]
+            position[rejected] = batch.position[rejected]
             gradient[rejected] = batch.gradient[rejected]
             potential = np.where(accepted, potential, batch.potential)
             energy = np.where(accepted, energy, batch.potential + before)
@@ -78,47 +111,53 @@ class HmcRunner(HostRunner):
             "diverging": ~usable | (fall < -method.delta_max),
             "accepted": accepted,
         }
-        return Move(mover.position, potential, gradient, momentum, stats)
+        return Move(position, potential, gradient, momentum if persists else None, stats)
 
-    def _start(self, batch: Batch, given: Given, k: int) -> Array:
-        """Momenta that the trajectories begin with."""
-        fresh = self._normals(batch, given, k)
+    def _start(self, batch: Batch, given: Given, k: int, rows: slice, mover: Integrator, draws: Draws) -> Array:
+        """Momenta that the trajectories of some chains begin with."""
         if given.momentum is None:
-            fresh = batch.inv_mass.momentum(fresh)
+            fresh = mover.inv_mass.momentum(draws.take(batch.seed, batch.done[rows]))
+        else:
+            fresh = np.asarray(given.momentum[k][rows], self._dtype, order="C")
         alpha = self._method.persistence
-        if alpha == 0:
+        if alpha == 0 or batch.momentum is None:
             return fresh
-        if batch.momentum is None:
-            return fresh.copy()
         kept, new = (self._dtype.type(x) for x in (np.sqrt(alpha), np.sqrt(1 - alpha)))
-        return np.asarray(kept * batch.momentum + new * fresh)
-
-    def _trajectory(self, mover: Integrator, gradient: Array, steps: int) -> tuple[Doubles, Doubles, Array, Doubles]:
-        """Kinetic energies before, U and gradient at the end, kinetic energies after."""
-        before = mover.first(gradient)
-        for _ in range(steps - 1):
-            mover.inner(self._evaluate(mover.position, own=False)[1])
-        potential, gradient = self._evaluate(mover.position)
-        return before, potential, gradient, mover.last(gradient)
+        return np.asarray(kept * batch.momentum[rows] + new * fresh)
 
     def _trajectories(
-        self, mover: Integrator, gradient: Array, steps: NDArray[np.int64]
-    ) -> tuple[Doubles, Doubles, Array, Doubles]:
-        """The same with as many steps as each chain has; one that is at its end stands still and is not evaluated."""
+        self, mover: Integrator, gradient: Array, steps: NDArray[np.int64], end: Array
+    ) -> tuple[Doubles, Doubles, Doubles]:
+        """Move chains by as many steps as each has; one that is at its end stands still and is not evaluated.
+
+        Args:
+            mover: At the beginning.
+            gradient: There.
+            steps: (C,).
+            end: (C, D), which becomes the gradient at the end.
+
+        Returns:
+            Kinetic energies before, U at the end, kinetic energies after.
+        """
         most = int(steps.max())
-        if (steps == most).all():
-            return self._trajectory(mover, gradient, most)
         before = mover.first(gradient)
-        potential, after, there = np.empty(len(steps)), before, np.empty_like(gradient)
+        if (steps == most).all():
+            for _ in range(most - 1):
+                mover.inner(self._evaluate(mover.position, own=False)[1])
+            potential, last = self._evaluate(mover.position, own=False)
+            after = mover.last(last)
+            end[...] = last
+            return before, potential, after
+        potential, after = np.empty(len(steps)), before
         for number in range(1, most + 1):
             moving = np.flatnonzero(steps >= number)
             try:
-                values, there[moving] = self._evaluate(mover.position[moving], own=False)
+                values, end[moving] = self._evaluate(mover.position[moving], own=False)
             except EvaluationFailed as failed:
                 raise EvaluationFailed(None if failed.row is None else int(moving[failed.row]), failed.cause) from None
             potential[moving] = values
-            after = mover.mixed(there, steps == number, steps > number)
-        return before, potential, there, after
+            after = mover.mixed(end, steps == number, steps > number)
+        return before, potential, after
 
 
 class RwmRunner(HostRunner):
@@ -127,7 +166,7 @@ class RwmRunner(HostRunner):
     def __init__(self, potential: Any, dim: int, dtype: Any, device: str | None) -> None:
         super().__init__(potential, False, dim, dtype, device)
 
-    def _transition(self, batch: Batch, given: Given, k: int) -> Move:
+    def _transition(self, batch: Batch, given: Given, k: int, room: Array | None) -> Move:
         assert batch.potential is not None
         # A momentum's velocity is a normal number with covariance W.
         normal = self._normals(batch, given, k).copy()

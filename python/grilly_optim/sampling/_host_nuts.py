@@ -46,7 +46,7 @@ class NutsRunner(HostRunner):
         self._velocities = [batch.inv_mass.velocity_of(chain) for chain in range(len(batch.streams))]
         self._flat: _Flat | None = None
 
-    def _transition(self, batch: Batch, given: Given, k: int) -> Move:
+    def _transition(self, batch: Batch, given: Given, k: int, room: Array | None) -> Move:
         if given.uniform is not None and k == 0:
             self._flat = _Flat(np.asarray(given.uniform, np.float64).tolist())
         if self._flat is not None:

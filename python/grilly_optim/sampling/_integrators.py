@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,22 @@ Array = NDArray[Any]
 Doubles = NDArray[np.float64]
 
 
+class Steps(NamedTuple):
+    """Steps of an integrator.
+
+    Attributes:
+        stepsize: (C,), their sizes.
+        first: How far momenta are kicked and positions drift, as the integrator takes it, in a trajectory's first step,
+        inner: in those between,
+        last: and in the last one.
+    """
+
+    stepsize: Doubles
+    first: Any
+    inner: Any
+    last: Any
+
+
 class Integrator(ABC):
     """Positions and momenta (C, D) on their way.
 
@@ -26,49 +42,41 @@ class Integrator(ABC):
 
     Attributes:
         position: Where the chains are: what the potential is to be evaluated at.
+        inv_mass: Of their momenta.
     """
 
     def __init__(self, position: Array, inv_mass: InverseMass) -> None:
-        self.position = position
-        self._inv_mass = inv_mass
-        self._stepsize: Doubles | None = None
+        self.position, self.inv_mass = position, inv_mass
 
-    def fits(self, position: Array, inv_mass: InverseMass) -> bool:
-        """Whether it can go on with these."""
-        return position.shape == self.position.shape and inv_mass is self._inv_mass
+    def steps(self, stepsize: Doubles) -> Steps:
+        """What steps of these sizes (C,) are."""
+        half, nothing = stepsize / 2, np.zeros_like(stepsize)
+        first, inner, last = (self._phase(*x) for x in ((half, stepsize), (stepsize, stepsize), (half, nothing)))
+        return Steps(stepsize, first, inner, last)
 
-    def place(self, position: Array) -> None:
-        """Take positions from elsewhere."""
+    def begin(self, position: Array, momentum: Array, steps: Steps) -> None:
+        """Take copies of positions and momenta."""
         self.position[...] = position
-        self._stepsize = None
-
-    def begin(self, momentum: Array, stepsize: Doubles) -> None:
-        """Take the momenta, and step sizes (C,), which stay what they are as long as they are the same object."""
         self._take_momentum(momentum)
-        if stepsize is not self._stepsize:
-            self._stepsize = stepsize
-            half, nothing = stepsize / 2, np.zeros_like(stepsize)
-            self._first = self._phase(half, stepsize)
-            self._inner = self._phase(stepsize, stepsize)
-            self._last = self._phase(half, nothing)
+        self._steps = steps
 
     def first(self, gradient: Array) -> Doubles:
         """Half a kick, and a drift. Kinetic energies (C,) before it."""
-        return self._measured(gradient, self._first)[0]
+        return self._measured(gradient, self._steps.first)[0]
 
     def inner(self, gradient: Array) -> None:
         """A kick, and a drift."""
-        self._step(gradient, self._inner)
+        self._step(gradient, self._steps.inner)
 
     def last(self, gradient: Array) -> Doubles:
         """Half a kick. Kinetic energies (C,) after it."""
-        return self._measured(gradient, self._last)[1]
+        return self._measured(gradient, self._steps.last)[1]
 
     def mixed(self, gradient: Array, ends: NDArray[np.bool_], goes_on: NDArray[np.bool_]) -> Doubles:
         """`last` for some chains, `inner` for others; the rest stand still, if their gradient is finite."""
-        assert self._stepsize is not None
-        drift = np.where(goes_on, self._stepsize, 0.0)
-        return self._measured(gradient, self._phase(np.where(ends, self._stepsize / 2, drift), drift))[1]
+        stepsize = self._steps.stepsize
+        drift = np.where(goes_on, stepsize, 0.0)
+        return self._measured(gradient, self._phase(np.where(ends, stepsize / 2, drift), drift))[1]
 
     @abstractmethod
     def momentum(self) -> Array:
@@ -149,12 +157,12 @@ class MatrixIntegrator(Integrator):
     def _step(self, gradient: Array, phase: Any) -> None:
         kick, drift = phase
         self._momentum -= kick * gradient
-        self.position += drift * self._inv_mass.velocity(self._momentum)
+        self.position += drift * self.inv_mass.velocity(self._momentum)
 
     def _measured(self, gradient: Array, phase: Any) -> tuple[Doubles, Doubles]:
-        before = self._inv_mass.kinetic(self._momentum)
+        before = self.inv_mass.kinetic(self._momentum)
         self._step(gradient, phase)
-        return before, self._inv_mass.kinetic(self._momentum)
+        return before, self.inv_mass.kinetic(self._momentum)
 
 
 def integrator(choice: Choice, backend: Any, position: Array, inv_mass: InverseMass) -> Integrator:

@@ -103,13 +103,22 @@ class Record:
         now = self._now
         return now.positions[now.kept : now.kept + (now.seen % self.thin + transitions) // self.thin]
 
+    def next_positions(self) -> Array | None:
+        """Where those of the next transition will be, (C, D), for who makes them there; None: they are not kept.
+
+        There must be room, see `reserve`.
+        """
+        now = self._now
+        return None if (now.seen + 1) % self.thin else now.positions[now.kept]
+
     def add(self, position: Array, stats: Mapping[str, Any]) -> None:
         """One transition of all chains: (C, D), and name -> (C,)."""
         self.reserve(1)
         count, seen, positions, memory, moved, diverged = self._now
         diverged = diverged | stats["diverging"]
         if (seen + 1) % self.thin == 0:
-            positions[count] = position
+            if not np.may_share_memory(positions[count], position):
+                positions[count] = position
             for name, array in memory.items():
                 array[count] = stats[name]
             memory["diverging"][count] = diverged

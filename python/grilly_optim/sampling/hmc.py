@@ -31,9 +31,11 @@ class HMC(HamiltonianChain):
         initial_position: (D,), or (C, D) of several chains that are advanced side by side; float32 or float64, in which
             the sampler computes. It is copied.
         pot_energy_func: The potential energy U, -log of the density up to a constant: a callable q -> (U, gradient), or
-            an object with ``value_and_grad(q)``. Where it has a true attribute ``vectorized`` it takes (C, D) and gives
-            (C,) and (C, D), also for a single chain; otherwise it is called for each chain. It sees a read-only view
-            of the sampler's own array: what it wants to keep of that it has to copy.
+            an object with ``value_and_grad(q)``. Where it has a true attribute ``vectorized`` it takes (c, D) and gives
+            (c,) and (c, D), also for a single chain; otherwise it is called for each chain. How many chains are in a
+            call may vary: large batches come in blocks that fit into the processor's cache, so a row of what it gives
+            must not depend on the others. It sees a read-only view of the sampler's own array: what it wants to keep
+            of that it has to copy.
         stepsize: Of the integrator, above 0; of several chains also one for each, (C,).
         num_steps: Of the integrator in a transition, 1 or more.
         inv_mass: M^-1: a number above 0, a vector (D,) of these (a diagonal matrix), or a symmetric positive definite

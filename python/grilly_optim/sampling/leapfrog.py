@@ -77,7 +77,8 @@ def leapfrog(
 
     def gradient() -> Array:
         try:
-            return evaluate(q, own=False)[1]
+            with np.errstate(all="ignore"):
+                return evaluate(q, own=False)[1]
         except EvaluationFailed as failed:
             raise failed.cause from None
 

@@ -79,7 +79,8 @@ def sample(
     Args:
         potential: A callable q -> (U, gradient of U), with U = -log density up to a constant, or an object with
             ``value_and_grad(q)``, as those of `potentials`. With a true attribute ``vectorized`` it gets the positions
-            of many chains, (C, D), and gives (C,) and (C, D). For ``"rwm"`` it may give U alone.
+            of many chains, (c, D), and gives (c,) and (c, D), row by row: how many are in a call varies with blocks
+            of chains, trees that are done, and numbers of steps. For ``"rwm"`` it may give U alone.
         num_samples: Draws of each chain that are kept, 1 or more.
         num_warmup: Transitions of each chain before them, 0 or more; step sizes need some fifty at least, the mass
             hundreds. 0: nothing is adapted, and all but ``"rwm"`` need `stepsize`.
