@@ -43,10 +43,42 @@ def test_step_sizes_that_are_the_same_by_chance_stay_one_for_each_chain(device: 
     np.testing.assert_array_equal(made[0].stepsize, np.full(4, 0.1))
 
 
+def test_a_step_size_that_the_precision_cannot_hold_is_not_taken_over() -> None:
+    sampler = chains(HMC, {}, "cpu", np.float32)
+    with pytest.raises(ValueError, match="'stepsize' of state_dict is beyond what float32 can hold"):
+        sampler.load_state_dict({**sampler.state_dict(), "stepsize": np.full(4, 1e-60)})
+
+
 def test_a_state_is_not_rounded_to_another_precision(device: str) -> None:
     double, single = (chains(HMC, {}, device, dtype) for dtype in (np.float64, np.float32))
     with pytest.raises(ValueError, match="'position' of state_dict is float64, and this sampler computes in float32"):
         single.load_state_dict(double.state_dict())
+
+
+@classes
+def test_a_state_of_another_potential_is_refused(cls: Any, options: dict[str, Any], device: str) -> None:
+    sampler = chains(cls, options, device)
+    sampler.simulate_chain(3)
+    for other in (potentials.Gaussian(MEAN, std=[0.5, 1.0, 2.5]), potentials.StandardNormal(3)):
+        with pytest.raises(ValueError, match="state_dict is of another potential"):
+            cls(START, other, device=device).load_state_dict(sampler.state_dict())
+    cls(START, potentials.Gaussian(MEAN, std=STD), device=device).load_state_dict(sampler.state_dict())
+
+
+def test_rounding_makes_no_other_potential(device: str, tmp_path: Path) -> None:
+    """In single precision U is off by much where large terms cancel."""
+    years = np.arange(1960.0, 2021)
+    x = np.stack([np.ones_like(years), years], axis=1)
+    y = 0.02 * years + 0.1 * np.random.default_rng(0).standard_normal(len(years))
+    regression = potentials.LinearRegression(x, y, noise_std=0.1, prior_std=1e4)
+    start = np.linalg.lstsq(x, y)[0].astype(np.float32)
+    chain = HMC(start, regression, 1e-5, 3, device=device)
+    chain.simulate_chain(50)
+    chain.load_state_dict(chain.state_dict())
+    options: Any = {"num_warmup": 0, "stepsize": 1e-5, "initial_position": start, "device": device}
+    trace = sample(regression, 20, checkpoint=tmp_path / "run", **options)
+    longer = sample(regression, 30, checkpoint=tmp_path / "run", resume=True, **options)
+    assert_bits(longer.draws[:, :20], trace.draws)
 
 
 @classes
@@ -112,7 +144,7 @@ def test_a_checkpoint_is_not_resumed_with_another_potential(device: str, tmp_pat
     options: Any = {"num_warmup": 0, "stepsize": 0.5, "checkpoint": path, "device": device}
     sample(gaussian, 30, **options)
     other = potentials.Gaussian([100.0, 0.0], std=5.0)
-    with pytest.raises(ValueError, match="the checkpoint is of another potential"):
+    with pytest.raises(ValueError, match="cannot be resumed: it is of another run, potential is another one"):
         sample(other, 60, resume=True, **options)
 
 

@@ -80,6 +80,7 @@ BAD_STATES: dict[str, tuple[Any, type[Exception], str]] = {
     "thin": (lambda s: s | {"thin": 0}, ValueError, "'thin' of state_dict must be 1 or more, got 0"),
     "thinner": (lambda s: s | {"thin": 2}, ValueError, "has 2 positions, and there were 2 transitions"),
     "no trajectory": (lambda s: s | {"trajectory": None}, TypeError, "'trajectory' .* must hold real numbers"),
+    "count": (lambda s: s | {"num_states": 2**60}, ValueError, "'num_states' of state_dict must be from 0 to 2.40"),
     "diverged": (lambda s: s | {"diverged": [0, 1]}, ValueError, r"'diverged' has shape \(2,\)"),
     "stats": (lambda s: s | {"sample_stats": {}}, ValueError, "'sample_stats' of state_dict must have lp, energy"),
     "missing": (lambda s: {k: v for k, v in s.items() if k != "accepted"}, ValueError, "has no 'accepted'"),

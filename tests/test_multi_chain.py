@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grilly_optim.sampling import HMC, ChainFailed, MultiChainHMC, _together
+from grilly_optim.sampling import HMC, ChainFailed, MultiChainHMC, _chain_state, _together
 from tests.chains import Counting, Lines, Scalars, assert_same, assert_whole, failing_at, left_behind, quartic, row_wise
+from tests.interrupts import interrupt_at
 from tests.table import Array, assert_bits, works
 
 STARTS = np.random.default_rng(12).standard_normal((5, 4))
@@ -309,10 +312,109 @@ def test_an_interrupt_while_draws_are_shared_out(monkeypatch: pytest.MonkeyPatch
 
 
 def test_more_draws_than_are_shared_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_together, "SHARED", 5 * 4 * 8 * 3)
+    monkeypatch.setattr(_together, "SHARED", 5 * (4 * 8 + _together.STATS_BYTES) * 3)
     chains = many(row_wise, "numpy")
     chains.simulate_chains(10)
     for c, chain in enumerate(chains.chains):
         expected = alone(c, "numpy")
         expected.simulate_chain(10)
         assert_bits(np.array(chain.position_trajectory), np.array(expected.position_trajectory))
+
+
+def test_an_interrupt_anywhere_while_a_batch_is_advanced() -> None:
+    """Nothing is lost of what is over, and what the chains have belongs together."""
+    expected = [alone(c, "numpy") for c in range(5)]
+    for chain in expected:
+        chain.simulate_chain(4)
+    interrupted = 0
+    for line in range(1, 300):
+        chains = many(row_wise, "numpy")
+        interrupt = interrupt_at(line, ("advance", "_share_out", "_of", "_rows", "_gathered"))
+        sys.settrace(
+            lambda frame, *rest, f=interrupt: (
+                f(frame, *rest) if frame.f_code.co_filename == _together.__file__ else None
+            )
+        )
+        try:
+            chains.simulate_chains(2)
+            done = True
+        except KeyboardInterrupt:
+            done = False
+        finally:
+            sys.settrace(None)
+        assert len({chain.num_states for chain in chains.chains}) == 1
+        chains.simulate_chains(4 - chains.chains[0].num_states)
+        for chain, wanted in zip(chains.chains, expected, strict=True):
+            assert_same(chain, wanted)
+        if done:
+            break
+        interrupted += 1
+    assert done
+    assert interrupted > 30
+
+
+def test_states_are_taken_by_all_chains_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (many(row_wise, "numpy") for _ in range(2))
+    first.simulate_chains(3)
+    real, calls = _chain_state.Checked.take, []
+
+    def interrupted(self: Any) -> None:
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(self)
+
+    monkeypatch.setattr(_chain_state.Checked, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        second.load_state_dict(first.state_dict())
+    for chain, wanted in zip(second.chains, first.chains, strict=True):
+        assert_same(chain, wanted)
+
+
+def test_a_chain_is_not_advanced_while_all_are() -> None:
+    chains: Any = None
+
+    def curious(q: Any) -> Any:
+        if chains is not None:
+            chains.chains[0].simulate_chain(1)
+        return row_wise(q)
+
+    curious.vectorized = True  # type: ignore[attr-defined]  # how potentials say it
+    chains = many(curious, "numpy")
+    with pytest.raises(ChainFailed, match="in the middle of a step"):
+        chains.simulate_chains(1)
+
+
+def test_a_chain_and_all_of_them_from_two_threads() -> None:
+    chains = many(row_wise, "numpy")
+    threads = [
+        threading.Thread(target=work)
+        for work in (
+            lambda: chains.simulate_chains(60),
+            lambda: [chains.chains[0].simulate_chain(1) for _ in range(60)],
+        )
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for c, chain in enumerate(chains.chains):
+        expected = alone(c, "numpy")
+        expected.simulate_chain(60 + 60 * (c == 0))
+        assert_same(chain, expected)
+
+
+def test_runners_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have memory, and know how fast they are."""
+    made: list[Any] = []
+    real = HMC._runner_of
+    chains = many(row_wise, "numpy")
+    monkeypatch.setattr(HMC, "_runner_of", lambda self, method: made.append(method) or real(self, method))
+    for _ in range(3):
+        chains.simulate_chains(2, num_parallel=2)
+    assert len(made) == 1
+    chains.chains[0].num_steps += 1
+    made.clear()
+    for _ in range(3):
+        chains.simulate_chains(2, num_parallel=2)
+    assert len(made) == 1

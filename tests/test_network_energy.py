@@ -131,7 +131,7 @@ def test_logits_may_be_any_numbers() -> None:
         def backward(self, inputs: Any, weights: list[Array], grad_outputs: Array) -> list[Array]:
             return [grad_outputs]
 
-    potential = nn_pot_energy(Logits(), None, [0], lambda q: (0.0, 0.0), nll_type="classification")
+    potential = nn_pot_energy(Logits(), None, [0], lambda q: (0.0, 0 * q), nll_type="classification")
     energy, gradient = potential(np.array([-1e4, 1e4]))
     assert energy == 2e4
     assert_bits(gradient, np.array([-1.0, 1.0]))
@@ -280,3 +280,19 @@ ENERGY_BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 def test_bad_networks_and_data_are_named(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 17)])
+def test_a_prior_gradient_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    class Line:
+        param_shapes = ((17,),)
+
+        def forward(self, inputs: Any, weights: Any) -> Any:
+            return inputs @ weights[0]
+
+        def backward(self, inputs: Any, weights: Any, grad_outputs: Any) -> Any:
+            return [grad_outputs @ inputs]
+
+    potential: Any = nn_pot_energy(Line(), np.ones((3, 17)), np.ones(3), lambda q: (0.0, np.zeros(shape)))
+    with pytest.raises(ValueError, match=r"prior_log_prob_func must return a gradient of shape \(17,\), got"):
+        potential.value_and_grad(np.ones(17))

@@ -68,9 +68,26 @@ def test_e_bfmi_is_not_asked_of_kernels_that_move_energies_slowly(kernel: str) -
     summary = trace.summary()
     assert summary.ebfmi.shape == (0,)
     assert summary.problems == ()
-    with pytest.raises(ValueError, match=f"drawn afresh; got 1000 draws, statistics .* kernel '{kernel}'"):
+    with pytest.raises(ValueError, match=f"drawn afresh; got 1000 draws, thin=1, statistics .* kernel '{kernel}'"):
         trace.plot("energy")
     assert "energy" not in titles(trace.plot())
+
+
+def test_thinned_draws_are_no_transitions() -> None:
+    """E-BFMI is about what one transition changes, and divergences are those of draws."""
+    energies = autoregressive(0.99, 4, 1000, 1)[:, :, 0]
+    stats = {"energy": energies, "diverging": at((4, 1000), (1, 3)), "reached_max_treedepth": at((4, 1000), (2, 0))}
+    each, thinned = (of_a_run(4, 1000, thin=thin, stats=stats).summary() for thin in (1, 5))
+    assert [problem[:40] for problem in each.problems] == [
+        "1 of 4000 transitions diverged, in chain",
+        "E-BFMI is below 0.3 in all 4 chains (low",
+        "1 of 4000 trees reached the maximum dept",
+    ]
+    assert [problem[:60] for problem in thinned.problems] == [
+        "1 of 4000 draws come from transitions that diverged, in chai",
+        "1 of 4000 trees that were kept reached the maximum depth: th",
+    ]
+    assert thinned.ebfmi.shape == (0,)
 
 
 def test_a_random_walk_does_not_diverge() -> None:

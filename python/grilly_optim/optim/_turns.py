@@ -32,7 +32,7 @@ class Turns:
     def refuse(self) -> None:
         """Raise what a thread gets that is here already."""
         raise RuntimeError(
-            "this optimizer is in the middle of a step (called from a signal handler?): set a flag in the handler, "
+            "this is in the middle of a step (called from a signal handler?): set a flag in the handler, "
             "and act on it after the step"
         )
 

@@ -10,7 +10,7 @@ from grilly_optim.sampling._batch import Batch, Doubles
 from grilly_optim.sampling._integrators import Integrator, Steps, integrator
 from grilly_optim.sampling._mass import InverseMass
 
-# The most bytes of positions in a block: they, the momenta and the gradients of such a block stay in the second cache
+# The most bytes of positions in a block of several chains: they, the momenta and the gradients stay in the second cache
 # level of a processor, or nearly so. Smaller blocks would mean more calls of the potential.
 BLOCK_BYTES = 1 << 19
 

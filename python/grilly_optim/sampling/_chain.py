@@ -100,6 +100,11 @@ class Chain(ABC):
         return self._batch.seed
 
     @property
+    def thin(self) -> int:
+        """Every how many-th transition is kept."""
+        return self._history.record.thin
+
+    @property
     def logger(self) -> Any:
         """Who logs states, or None."""
         return self._reporting.logger
@@ -161,7 +166,10 @@ class Chain(ABC):
     @in_turn
     def _simulate(self, n: Any, given: Given) -> None:
         """Make `n` transitions. Whatever is raised on the way, those that are over stay."""
-        wanted = Whole(0).take("n", n)
+        self._advance(Whole(0).take("n", n), given)
+
+    def _advance(self, wanted: int, given: Given) -> None:
+        """The same when it is the chain's turn already."""
         if self._reporting.wanted:
             _together.advance([self], self._runner, wanted, given)
         else:
@@ -284,10 +292,12 @@ class Chain(ABC):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a snapshot; all of it is checked before anything is written.
 
+        Settings come with it, `thin` among them. Whether a function is the potential that the state is of is looked at
+        where the chains were, in float64; potentials of the engine are compared.
+
         Raises:
             TypeError: Not a state dict of this class.
-            ValueError: Something is missing, has another shape, or is out of range; or the potential energy is another
-                one where the chains were.
+            ValueError: Something is missing, has another shape, or is out of range; or it is of another potential.
             ChainFailed: The potential raised, or gave what it should not.
         """
         _chain_state.checked(self, state_dict).take()

@@ -77,6 +77,7 @@ def snapshot(chain: Chain) -> dict[str, Any]:
         "num_states": chain.num_states,
         "streams": batch.streams.copy(),
         "position": batch.position.copy(),
+        "potential_is": _initial.identity(chain._potential),
         "potential": own(batch.potential),
         "gradient": own(batch.gradient),
         "stepsize": batch.stepsize.copy(),
@@ -124,10 +125,10 @@ def checked(chain: Chain, state_dict: Any) -> Checked:
     """
     state = Reader(state_dict, type(chain).__name__)
     dtype, (chains, dim) = chain._batch.position.dtype, chain._batch.position.shape
-    done = state.whole("num_states")
+    done = state.whole("num_states", bits=philox.STEP_BITS)
     stepsize = state.array("stepsize", (chains,), np.float64)
-    if not ((stepsize > 0) & np.isfinite(stepsize)).all():
-        raise ValueError("'stepsize' of state_dict must be above 0, and finite")
+    for size in stepsize.tolist():
+        chain._stepsize_of("'stepsize' of state_dict", size)
     same_stepsize = bool(state.get("same_stepsize")) and bool((stepsize == stepsize[0]).all())
     if (found := np.asarray(state.get("position")).dtype) == np.float64 != dtype:
         raise ValueError(f"'position' of state_dict is {found}, and this sampler computes in {dtype}")
@@ -136,11 +137,13 @@ def checked(chain: Chain, state_dict: Any) -> Checked:
         stepsize,
         InverseMass(state.get("inv_mass"), dim, dtype),
         state.array("streams", (chains,), np.uint32),
-        np.full(chains, done),
+        np.full(chains, done, np.int64),
         state.whole("seed", bits=philox.SEED_BITS),
         state.finite("potential", (chains,), np.float64),
         state.finite("gradient", (chains, dim), dtype) if chain.GRADIENT else None,
     )
+    if state.get("potential_is") != _initial.identity(chain._potential):
+        raise ValueError("state_dict is of another potential")
     assert batch.potential is not None
     _initial.check_same(
         chain._potential,

@@ -84,7 +84,7 @@ class DeviceRunner:
     ) -> None:
         """See `Runner`."""
         steps = self._options["num_steps"]
-        kept = len(batch.streams) * self._dim * self._dtype.itemsize / record.thin
+        kept = len(batch.streams) * (self._dim + REPORTED) * self._dtype.itemsize / record.thin
         most = max(1, int(min(MOST, PARTS // steps, BYTES / kept)))
         if self._block is None:
             matrix = self._dim**2 * steps if batch.inv_mass.rank == 2 else 0

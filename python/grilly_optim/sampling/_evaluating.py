@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ class EvaluationFailed(Exception):
     def __init__(self, row: int | None, cause: Exception) -> None:
         super().__init__(row, cause)
         self.row, self.cause = row, cause
+
+    def among(self, rows: Sequence[int] | NDArray[np.intp]) -> EvaluationFailed:
+        """The same in a larger batch, of which these rows were evaluated."""
+        return EvaluationFailed(None if self.row is None else int(rows[self.row]), self.cause)
 
 
 class Evaluator:

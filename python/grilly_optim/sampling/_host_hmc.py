@@ -84,7 +84,7 @@ class HmcRunner(HostRunner):
                     mover, batch.gradient[rows], steps[rows], gradient[rows]
                 )
             except EvaluationFailed as failed:
-                raise EvaluationFailed(None if failed.row is None else rows.start + failed.row, failed.cause) from None
+                raise failed.among(range(rows.start, rows.stop)) from None
             position[rows] = mover.position
             if persists:
                 momentum[rows] = mover.momentum()
@@ -154,7 +154,7 @@ class HmcRunner(HostRunner):
             try:
                 values, end[moving] = self._evaluate(mover.position[moving], own=False)
             except EvaluationFailed as failed:
-                raise EvaluationFailed(None if failed.row is None else int(moving[failed.row]), failed.cause) from None
+                raise failed.among(moving) from None
             potential[moving] = values
             after = mover.mixed(end, steps == number, steps > number)
         return before, potential, after

@@ -33,16 +33,14 @@ class NutsRunner(HostRunner):
         super().__init__(potential, True, dim, dtype, device)
         self._method = method
         self._dot = dot_of(dtype)
-        self._made_for: Any = None
+
+    def _make_draws(self, batch: Batch) -> None:
+        self._make_normals(batch)
+        self._accept = self._draws(batch, "uniform", philox.ACCEPT, AHEAD, np.float32)
+        self._direction = self._draws(batch, "uniform", philox.DIRECTION, 2 * self._method.max_tree_depth, np.float32)
 
     def _begin(self, batch: Batch) -> None:
         super()._begin(batch)
-        if self._made_for is not self._drawn_for:
-            self._accept = self._draws(batch, "uniform", philox.ACCEPT, AHEAD, np.float32)
-            self._direction = self._draws(
-                batch, "uniform", philox.DIRECTION, 2 * self._method.max_tree_depth, np.float32
-            )
-            self._made_for = self._drawn_for  # last: a signal may come in between
         self._velocities = [batch.inv_mass.velocity_of(chain) for chain in range(len(batch.streams))]
         self._flat: _Flat | None = None
 
@@ -110,7 +108,7 @@ class NutsRunner(HostRunner):
             try:
                 values, gradients = self._evaluate(np.array(wanted))
             except EvaluationFailed as failed:
-                raise EvaluationFailed(None if failed.row is None else growing[failed.row], failed.cause) from None
+                raise failed.among(growing) from None
             still, wanted = [], []
             for chain, answer in zip(growing, zip(values.tolist(), gradients, strict=True), strict=True):
                 try:

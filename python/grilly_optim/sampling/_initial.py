@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from grilly_optim.sampling._evaluating import EvaluationFailed, Evaluator
 from grilly_optim.sampling._failures import ChainFailed, reason
+from grilly_optim.sampling.potentials import SHIPPED
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -27,7 +28,7 @@ def evaluate(potential: Any, position: Array, *, gradient: bool, name: str, firs
         with np.errstate(all="ignore"):
             return called(position)
     except EvaluationFailed as failed:
-        raise failed_at_start(None if failed.row is None else first + failed.row, failed.cause) from failed.cause
+        raise failed_at_start(failed.among(range(first, first + len(position))).row, failed.cause) from failed.cause
 
 
 def failed_at_start(chain: int | None, cause: BaseException) -> ChainFailed:
@@ -50,14 +51,24 @@ def check_finite(values: Doubles, gradients: Array, *, single: bool = False) -> 
             raise ValueError(f"the gradient {where} must be finite, got {gradients[chain]}")
 
 
+def identity(potential: Any) -> str:
+    """What tells the engine's potentials apart; "" for functions."""
+    return potential.digest() if type(potential) in SHIPPED else ""
+
+
 def check_same(potential: Any, position: Array, saved: Doubles, chains: Sequence[int], *, name: str, what: str) -> None:
     """Whether U is still what was saved with positions, as far as it tells.
+
+    Of functions only, which give nearly the same numbers again, and in double, where they nearly do whatever U is made
+    of. Potentials of the engine have an `identity`.
 
     Raises:
         TypeError: As for `evaluate`.
         ChainFailed: As for `evaluate`.
         ValueError: It is not: `what` is of another potential.
     """
+    if identity(potential) or position.dtype != np.float64:
+        return
     now = evaluate(potential, position, gradient=False, name=name, first=chains[0])[0]
     for chain, was, value in zip(chains, saved, now, strict=True):
         if not np.isclose(value, was, rtol=1e-4, atol=1e-4):

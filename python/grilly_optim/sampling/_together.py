@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.sampling._batch import Array, Batch, Given, Runner
-from grilly_optim.sampling._record import Record, write_whole
+from grilly_optim.sampling._record import Record
 
 if TYPE_CHECKING:
     from grilly_optim.sampling._chain import Chain
 
-# Bytes of positions that wait to be shared out among the chains.
-SHARED = 1 << 26
+# The most bytes that wait to be shared out among the chains, and what the statistics of a transition take, at most.
+SHARED, STATS_BYTES = 1 << 26, 64
 
 
 def alike(chain: Chain) -> Hashable:
@@ -45,7 +44,7 @@ def advance(chains: Sequence[Chain], runner: Runner, transitions: int, given: Gi
     given = given or Given()
     # The draws of the slice sampler cannot be told apart by transition.
     whole = given.uniform is not None and given.uniform.ndim == 1
-    most = max(1, SHARED // (len(chains) * position.nbytes))
+    most = max(1, SHARED // (len(chains) * (position.nbytes + len(position) * STATS_BYTES)))
     made = 0
     while made < transitions:
         left = transitions - made
@@ -55,11 +54,13 @@ def advance(chains: Sequence[Chain], runner: Runner, transitions: int, given: Gi
         record = Record(len(batch.position), position.shape[1], position.dtype, tree=chains[0].TREE)
         try:
             runner.run(batch, part, record, given=rest)
-        finally:
-            # What the chains have must belong together.
-            write_whole(partial(_share_out, chains, batch, record, before))
-            for chain, count, rows in zip(chains, before, _rows(chains), strict=True):
-                chain._report(count, _of(record, rows)[1])
+            _share_out(chains, batch, record, before)
+        except BaseException:
+            # What is over is kept, and what the chains have must belong together.
+            _share_out(chains, batch, record, before)
+            raise
+        for chain, count, rows in zip(chains, before, _rows(chains), strict=True):
+            chain._report(count, _of(record, rows)[1])
         made += part
 
 

@@ -46,8 +46,9 @@ def plot(trace: Trace, kind: str, chosen: Sequence[int] | None) -> Any:
     energies = kind in ("all", "energy") and has_energies(trace) and trace.num_draws >= LEAST_DRAWS
     if kind == "energy" and not energies:
         raise ValueError(
-            f"energy plots take {LEAST_DRAWS} draws, sample_stats['energy'], and a kernel with momenta drawn afresh; "
-            f"got {trace.num_draws} draws, statistics {list(trace.sample_stats)}, kernel {trace.kernel!r}"
+            f"energy plots take {LEAST_DRAWS} draws, one of each transition, sample_stats['energy'], and a kernel with "
+            f"momenta drawn afresh; got {trace.num_draws} draws, thin={trace.thin}, statistics "
+            f"{list(trace.sample_stats)}, kernel {trace.kernel!r}"
         )
     panels = PANELS[kind]
     numbers = range(min(trace.dim, SHOWN_COORDINATES)) if chosen is None else chosen

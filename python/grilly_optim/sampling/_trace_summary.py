@@ -161,8 +161,8 @@ def diverging(trace: Trace) -> Array:
 
 
 def has_energies(trace: Trace) -> bool:
-    """Whether E-BFMI and the energy plot mean something."""
-    return "energy" in trace.sample_stats and trace.kernel not in _NO_EBFMI
+    """Whether E-BFMI and the energy plot mean something: they are about what one transition changes."""
+    return "energy" in trace.sample_stats and trace.kernel not in _NO_EBFMI and trace.thin == 1
 
 
 def summarize(trace: Trace, numbers: Sequence[int]) -> TraceSummary:
@@ -222,8 +222,8 @@ def _of_transitions(trace: Trace, fractions: Doubles) -> Iterator[str]:
     stats, total = trace.sample_stats, trace.draws.shape[0] * trace.draws.shape[1]
     if (counts := np.count_nonzero(diverging(trace), axis=1)).any():
         yield (
-            f"{counts.sum()} of {total} transitions diverged, in {_chains(counts > 0)}: the draws avoid a region where "
-            "the step size is too large, and are biased. Raise target_accept, or reparametrize."
+            f"{counts.sum()} of {total} {_transitions(trace)} diverged, in {_chains(counts > 0)}: the draws avoid a "
+            "region where the step size is too large, and are biased. Raise target_accept, or reparametrize."
         )
     if (low := fractions < EBFMI).any():
         yield (
@@ -231,10 +231,15 @@ def _of_transitions(trace: Trace, fractions: Doubles) -> Iterator[str]:
             "Reparametrize, or take a longer warm-up."
         )
     if "reached_max_treedepth" in stats and (cut := np.count_nonzero(stats["reached_max_treedepth"])):
+        kept = "" if trace.thin == 1 else " that were kept"
         yield (
-            f"{cut} of {total} trees reached the maximum depth: this is slow, not wrong. Take a longer warm-up, "
+            f"{cut} of {total} trees{kept} reached the maximum depth: this is slow, not wrong. Take a longer warm-up, "
             "dense_mass=True for correlated coordinates, or rescale them."
         )
+
+
+def _transitions(trace: Trace) -> str:
+    return "transitions" if trace.thin == 1 else "draws come from transitions that"
 
 
 def _count(number: int, what: str) -> str:

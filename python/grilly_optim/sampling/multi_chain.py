@@ -15,6 +15,7 @@ from grilly_optim.sampling import _chain_state, _together
 from grilly_optim.sampling._batch import Array, Given, Runner
 from grilly_optim.sampling._failures import ChainFailed
 from grilly_optim.sampling._initial import failed_at_start
+from grilly_optim.sampling._record import write_whole
 
 _CLASSES = {"hmc": "HMC", "nuts": "NUTS"}
 
@@ -76,6 +77,7 @@ class MultiChainHMC:
         # By name: each sampler stands in a module of its own, and this one needs them when it is called.
         made = getattr(importlib.import_module("grilly_optim.sampling"), _CLASSES[chain_type])
         self._chains: list[Any] = []
+        self._turns = Turns()
         for i, (position, potential, own) in enumerate(zip(initial_positions, potentials, loggers, strict=True)):
             if np.ndim(position) != 1:
                 raise ValueError(f"initial_positions[{i}] must have shape (D,), got {np.shape(position)}")
@@ -88,9 +90,9 @@ class MultiChainHMC:
             except ValueError as error:
                 raise ValueError(f"chain {i}: {error}") from error
             chain._batch.streams[:] = i
+            chain._turns = self._turns  # a chain cannot be advanced while all of them are
             self._chains.append(chain)
         self._runners: dict[Any, Runner] = {}
-        self._turns = Turns()
 
     @property
     def chains(self) -> list[Any]:
@@ -137,18 +139,22 @@ class MultiChainHMC:
             groups.setdefault(_together.alike(chain) if together else i, []).append(chain)
         for alike, chains in groups.items():
             if isinstance(alike, int):
-                chains[0]._simulate(wanted, Given())
+                chains[0]._advance(wanted, Given())
                 continue
             for first in range(0, len(chains), most):
                 batch = chains[first : first + most]
-                _together.advance(batch, self._runner(alike, len(batch), batch[0]), wanted)
+                _together.advance(batch, self._runner(alike, batch[0]), wanted)
 
-    def _runner(self, alike: Any, size: int, chain: Any) -> Runner:
-        """The runner of such batches: runners keep what they have made for the last one."""
-        key = alike[:4], size, chain._batch.position.shape, chain._batch.position.dtype
-        if key not in self._runners:
-            self._runners = {key: chain._runner_of(chain._method)}
-        return self._runners[key]
+    def _runner(self, alike: Any, chain: Any) -> Runner:
+        """The runner of such chains: runners keep what they have made for the last batch."""
+        if alike not in self._runners:
+            # Settings may have changed since the others were made.
+            self._runners = {key: runner for key, runner in self._runners.items() if key in self._alike()}
+            self._runners[alike] = chain._runner_of(chain._method)
+        return self._runners[alike]
+
+    def _alike(self) -> set[Any]:
+        return {_together.alike(chain) for chain in self._chains}
 
     def _chosen(self, num_chains: Any) -> list[int]:
         if not isinstance(num_chains, list | tuple | np.ndarray):
@@ -166,7 +172,7 @@ class MultiChainHMC:
     @in_turn
     def state_dict(self) -> dict[str, Any]:
         """A snapshot that `load_state_dict` continues from bit for bit: one of every chain."""
-        return {"chains": [chain.state_dict() for chain in self._chains]}
+        return {"chains": [_chain_state.snapshot(chain) for chain in self._chains]}
 
     @in_turn
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -182,8 +188,13 @@ class MultiChainHMC:
         saved = state_dict["chains"]
         if len(saved) != self.num_chains:
             raise ValueError(f"state_dict has {len(saved)} chains, expected {self.num_chains}")
-        for checked in [_chain_state.checked(chain, mine) for chain, mine in zip(self._chains, saved, strict=True)]:
-            checked.take()
+        checked = [_chain_state.checked(chain, mine) for chain, mine in zip(self._chains, saved, strict=True)]
+
+        def take() -> None:
+            for each in checked:
+                each.take()
+
+        write_whole(take)
 
 
 def _one_each(name: str, value: Any, count: int, default: list[Any]) -> list[Any]:

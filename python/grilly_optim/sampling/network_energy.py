@@ -113,6 +113,10 @@ class _NetworkEnergy(ABC):
                 f"prior_log_prob_func must return a tuple (log p, gradient), got {type(prior).__name__}; for "
                 "log_prob_standard_normal_prior give functools.partial(log_prob_standard_normal_prior, grad=True)"
             )
+        if np.shape(prior[1]) != (self.dim,):
+            raise ValueError(
+                f"prior_log_prob_func must return a gradient of shape ({self.dim},), got {np.shape(prior[1])}"
+            )
         weights = [part.reshape(s) for part, s in zip(np.split(q, self._ends[:-1]), self._shapes, strict=True)]
         outputs = np.asarray(self._net.forward(self._inputs, weights))
         loss, slope = self._loss(outputs.astype(np.float64))

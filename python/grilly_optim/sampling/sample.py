@@ -18,6 +18,7 @@ from grilly_optim.sampling import _executors
 from grilly_optim.sampling._bar import bar
 from grilly_optim.sampling._batch import Rwm
 from grilly_optim.sampling._failures import SamplingWarning
+from grilly_optim.sampling._initial import identity
 from grilly_optim.sampling._sampling_chains import Job, Part, split
 from grilly_optim.sampling._sampling_checkpoint import Checkpoint
 from grilly_optim.sampling._sampling_kernels import kernel_of
@@ -188,6 +189,7 @@ def sample(
         "target_accept": made.target_accept,
         "dense_mass": job.adapting.dense,
         "initial_position": position,
+        "potential": np.frombuffer(identity(potential).encode(), np.uint8),
     }
     file = _checkpoint(checkpoint, resume, options)
     run = None if file is None else file.load(job)

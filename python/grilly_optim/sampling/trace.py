@@ -31,7 +31,8 @@ class Trace:
     Args:
         draws: (C, n, D), float32 or float64, in the coordinates of the sampler; n is 0 if the run was interrupted
             before its first draw.
-        sample_stats: Name -> (C, n), of the transitions that led to the draws. `sample` gives ArviZ's names: ``lp``
+        sample_stats: Name -> (C, n), of the transitions that led to the draws (with `thin`, of the last one of each;
+            ``diverging`` says whether any of them did). `sample` gives ArviZ's names: ``lp``
             (minus the potential energy), ``energy``, ``acceptance_rate``, ``step_size``, ``n_steps``, ``diverging``,
             ``accepted``, and for NUTS ``tree_depth`` and ``reached_max_treedepth``.
         names: Of the D coordinates, all different. Default: ``q[0]``, ``q[1]``, ...
@@ -173,7 +174,7 @@ class Trace:
 
         Args:
             kind: One of these, or ``"all"`` in one figure; without the energy plot where it says nothing: for random
-                walks, for GHMC, and without the statistic ``energy``.
+                walks, for GHMC, with `thin` above 1, and without the statistic ``energy``.
             coordinates: Names or numbers; None: the first 8. ``trace.summary().worst(8)`` are those to look at first.
 
         Returns:

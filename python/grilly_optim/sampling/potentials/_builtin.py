@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,14 @@ class BuiltIn(ABC):
             self.tables[name] = np.array(table, np.float64, order="C")
             self.tables[name].flags.writeable = False
         self.constants: dict[str, float] = dict(constants or {})
+
+    def digest(self) -> str:
+        """The same for potentials of the same class, tables and constants."""
+        content = hashlib.sha256(repr((type(self).__qualname__, self.kernel, sorted(self.constants.items()))).encode())
+        for name, table in sorted(self.tables.items()):
+            content.update(f"{name} {table.shape}".encode())
+            content.update(table.tobytes())
+        return content.hexdigest()
 
     @property
     def names(self) -> list[str]:
