@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
+
+
+def interrupted(work: Callable[[], Any], line: int, functions: Sequence[str], *modules: ModuleType) -> bool:
+    """Do something, with Ctrl-C in front of this line of all that these functions run; whether it came to that.
+
+    Args:
+        work: What is done.
+        line: From 1; 0 is none.
+        functions: Their names.
+        modules: Whose functions these are; none: anybody's. Each must be in one of them: what moves elsewhere is not to
+            be left out without a word.
+    """
+    files = {module.__file__ for module in modules}
+    sources = [inspect.getsource(module) for module in modules]
+    for name in functions if modules else ():
+        assert any(f"def {name}(" in source for source in sources), f"{name} is in none of the modules"
+    trace, before = interrupt_at(line, tuple(functions)), sys.gettrace()
+    sys.settrace(lambda frame, *rest: trace(frame, *rest) if not files or frame.f_code.co_filename in files else None)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
 
 
 def interrupt_at(line: int, functions: tuple[str, ...]) -> Callable[..., Any]:

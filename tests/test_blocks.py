@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from grilly_optim.sampling._mass import InverseMass
 from grilly_optim.sampling._record import Record
 from grilly_optim.sampling._runners import runner_for
 from tests.chains import MASSES, Counting, quartic, row_wise
-from tests.interrupts import interrupt_at
+from tests.interrupts import interrupted
 from tests.table import Array, assert_bits
 
 DIM, BLOCK = 3, 4
@@ -252,24 +252,16 @@ def test_an_interrupt_between_blocks_leaves_whole_transitions(monkeypatch: pytes
     method = Hmc(2, persistence=0.5)
     expected, expected_other = batch_of(9), batch_of(5)
     wanted, wanted_other = run(expected, method, 4, device), run(expected_other, method, 2, device)
-    files = tuple(module.__file__ for module in (_record, _blocks, _host, _host_hmc))
+    modules = (_record, _blocks, _host, _host_hmc)
     places = ("run", "_write", "add", "next_positions", "room", "_transition", "_trajectories", "_start", "_begin",
               "begin", "of", "_make_draws", "_make_normals")  # fmt: skip
-    interrupted = 0
+    count = 0
     for line in range(1, 1000):
         batch, record = batch_of(9), Record(9, DIM, np.float64)
         other, others = batch_of(5), Record(5, DIM, np.float64)
         runner = runner_for(row_wise, method, DIM, np.float64, device)
         runner.run(other, 1, others)
-        interrupt = interrupt_at(line, places)
-        sys.settrace(lambda frame, *rest, f=interrupt: f(frame, *rest) if frame.f_code.co_filename in files else None)
-        try:
-            runner.run(batch, 2, record)
-            done = True
-        except KeyboardInterrupt:
-            done = False
-        finally:
-            sys.settrace(None)
+        done = not interrupted(partial(runner.run, batch, 2, record), line, places, *modules)
         assert batch.done[0] == record.seen == record.count
         runner.run(other, 1, others)
         assert_same((other, others), (expected_other, wanted_other))
@@ -277,6 +269,6 @@ def test_an_interrupt_between_blocks_leaves_whole_transitions(monkeypatch: pytes
         assert_same((batch, record), (expected, wanted))
         if done:
             break
-        interrupted += 1
+        count += 1
     assert done
-    assert interrupted > 100
+    assert count > 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tests.chains import (
     quartic,
     row_wise,
 )
-from tests.interrupts import interrupt_at
+from tests.interrupts import interrupted
 from tests.table import Array
 
 FAILURES: dict[str, tuple[Any, str]] = {
@@ -106,27 +106,19 @@ def test_an_interrupt_anywhere_leaves_whole_transitions(device: str) -> None:
     expected = HMC(np.ones(2), quartic, 0.4, 2, device=device)
     expected.simulate_chain(6)
     places = ("run", "write_whole", "_write", "add", "reserve", "_transition", "_begin")
-    files = (_host.__file__, _host_hmc.__file__, _record.__file__)
-    interrupted = 0
+    modules = (_host, _host_hmc, _record)
+    count = 0
     for line in range(1, 500):
         chain = HMC(np.ones(2), quartic, 0.4, 2, device=device)
-        interrupt = interrupt_at(line, places)
-        sys.settrace(lambda frame, *rest, f=interrupt: f(frame, *rest) if frame.f_code.co_filename in files else None)
-        try:
-            chain.simulate_chain(3)
-            done = True
-        except KeyboardInterrupt:
-            done = False
-        finally:
-            sys.settrace(None)
+        done = not interrupted(partial(chain.simulate_chain, 3), line, places, *modules)
         assert_whole(chain)
         chain.simulate_chain(6 - chain.num_states)
         assert_same(chain, expected)
         if done:
             break
-        interrupted += 1
+        count += 1
     assert done
-    assert interrupted > 100
+    assert count > 100
 
 
 def test_a_chain_is_not_entered_twice() -> None:

@@ -7,8 +7,8 @@ import itertools
 import json
 import pickle
 import re
-import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 from grilly_optim.optim import AdamW, AutoHypergradientAdamW, HypergradientAdamW
 from grilly_optim.schedules import ExponentialLR
 from tests.hyper_table import BY_RULE, EVERYTHING, Quadratic, Variant, assert_same, everything, histories, variants
-from tests.interrupts import Interrupting, interrupt_at
+from tests.interrupts import Interrupting, interrupted
 from tests.table import Array, assert_bits, draw
 
 SHAPES: list[Any] = [500, (7, 9), 1]
@@ -110,28 +110,21 @@ def test_a_signal_while_a_step_is_settled_loses_nothing_of_it(variant: Variant) 
     gradients = [quadratic.gradients(quadratic.start) for _ in range(6)]
 
     def train(line: int) -> tuple[bool, Any]:
-        interrupted = False
+        broken = False
         optimizer = build(variant, quadratic.parameters(), "cpu")
         for step, mine in enumerate(gradients):
             if step != 4:
                 optimizer.step(gradients=mine)
                 continue
-            before = sys.gettrace()
-            sys.settrace(interrupt_at(line, ("_settle", "_change", "_enter")))
-            try:
-                optimizer.step(gradients=mine)
-            except KeyboardInterrupt:
-                interrupted = True
-            finally:
-                sys.settrace(before)
+            broken = interrupted(partial(optimizer.step, gradients=mine), line, ("_settle", "_change", "_enter"))
             now = optimizer.state_dict(), [{**g, "params": 0} for g in optimizer.param_groups]
-        return interrupted, (*now, optimizer.state_dict())
+        return broken, (*now, optimizer.state_dict())
 
     _, expected = train(0)
     for line in itertools.count(1):
-        interrupted, found = train(line)
+        broken, found = train(line)
         assert_same(found, expected, f"line {line}")
-        if not interrupted:
+        if not broken:
             break
     assert line > 15
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 
 from grilly_optim.sampling import HMC, ChainFailed, MultiChainHMC, _chain_state, _together
 from tests.chains import Counting, Lines, Scalars, assert_same, assert_whole, failing_at, left_behind, quartic, row_wise
-from tests.interrupts import interrupt_at
+from tests.interrupts import interrupted
 from tests.table import Array, assert_bits, works
 
 STARTS = np.random.default_rng(12).standard_normal((5, 4))
@@ -326,31 +326,19 @@ def test_an_interrupt_anywhere_while_a_batch_is_advanced() -> None:
     expected = [alone(c, "numpy") for c in range(5)]
     for chain in expected:
         chain.simulate_chain(4)
-    interrupted = 0
+    places, count = ("advance", "_share_out", "_of", "_rows", "_gathered"), 0
     for line in range(1, 300):
         chains = many(row_wise, "numpy")
-        interrupt = interrupt_at(line, ("advance", "_share_out", "_of", "_rows", "_gathered"))
-        sys.settrace(
-            lambda frame, *rest, f=interrupt: (
-                f(frame, *rest) if frame.f_code.co_filename == _together.__file__ else None
-            )
-        )
-        try:
-            chains.simulate_chains(2)
-            done = True
-        except KeyboardInterrupt:
-            done = False
-        finally:
-            sys.settrace(None)
+        done = not interrupted(partial(chains.simulate_chains, 2), line, places, _together)
         assert len({chain.num_states for chain in chains.chains}) == 1
         chains.simulate_chains(4 - chains.chains[0].num_states)
         for chain, wanted in zip(chains.chains, expected, strict=True):
             assert_same(chain, wanted)
         if done:
             break
-        interrupted += 1
+        count += 1
     assert done
-    assert interrupted > 30
+    assert count > 30
 
 
 def test_states_are_taken_by_all_chains_or_none(monkeypatch: pytest.MonkeyPatch) -> None:

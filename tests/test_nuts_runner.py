@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from grilly_optim import random
-from grilly_optim.sampling import ChainFailed, _batch, _host_hmc, _host_nuts, _tree_multinomial, _tree_slice
+from grilly_optim.sampling import ChainFailed, _host, _host_nuts, _record, _tree_multinomial, _tree_slice
 from grilly_optim.sampling._batch import Batch, Given, Nuts
 from grilly_optim.sampling._host_nuts import NutsRunner
 from grilly_optim.sampling._mass import InverseMass
 from grilly_optim.sampling._record import Record
-from tests.interrupts import interrupt_at
+from tests.interrupts import interrupted
 from tests.nuts_reference import MultinomialReference, Point, Problem, Result, SliceReference
 
 DIM, SEED = 3, 11
@@ -225,20 +225,12 @@ def test_an_interrupt_anywhere_leaves_whole_transitions(variant: str, chains: li
     whole = run(batch_of(chains), 3, method=method)
     trees = ("multinomial_tree", "slice_tree", "_straight", "_numbers")
     places = ("run", "_write", "add", "_transition", "_begin", "_trees", "_grow", "_grow_one", *trees)
-    files = tuple(module.__file__ for module in (_batch, _host_hmc, _host_nuts, _tree_multinomial, _tree_slice))
+    modules = (_record, _host, _host_nuts, _tree_multinomial, _tree_slice)
     for line in range(1, 2000):
         batch = batch_of(chains)
         record = record_of(batch)
         runner = NutsRunner(one, method, DIM, np.float64, "cpu")
-        interrupt = interrupt_at(line, places)
-        sys.settrace(lambda frame, *rest, f=interrupt: f(frame, *rest) if frame.f_code.co_filename in files else None)
-        try:
-            runner.run(batch, 2, record)
-            done = True
-        except KeyboardInterrupt:
-            done = False
-        finally:
-            sys.settrace(None)
+        done = not interrupted(partial(runner.run, batch, 2, record), line, places, *modules)
         assert record.count <= 2
         if record.count:
             np.testing.assert_array_equal(batch.position, record.positions[-1])

@@ -10,8 +10,8 @@ import itertools
 import json
 import pickle
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from grilly_optim.sampling import (
     NHTPreconditioning,
 )
 from tests.hyper_table import assert_same
-from tests.interrupts import Interrupting, interrupt_at
+from tests.interrupts import Interrupting, interrupted
 from tests.sampler_table import FACTORY, MASKS, SHAPES, SamplerRow, samplers
 from tests.table import Array, assert_bits, draw
 
@@ -133,28 +133,22 @@ def test_a_signal_while_a_step_is_settled_loses_nothing_of_it(row: SamplerRow) -
     start, gradients = draw((2, 30)), [draw((2, 30)) for _ in range(4)]
 
     def walk(line: int) -> tuple[bool, Any]:
-        interrupted, w = False, start.copy()
+        broken, w = False, start.copy()
         sampler = row.make([w], **row.options, save_metrics=True, num_chains=2, device="cpu")
         for step, g in enumerate(gradients):
             if step != 2:
                 sampler.step(gradients=[g])
                 continue
-            before = sys.gettrace()
-            sys.settrace(interrupt_at(line, ("_settle", "_follow", "take", "_as_option")))
-            try:
-                sampler.step(gradients=[g])
-            except KeyboardInterrupt:
-                interrupted = True
-            finally:
-                sys.settrace(before)
+            places = ("_settle", "_follow", "take", "_as_option")
+            broken = interrupted(partial(sampler.step, gradients=[g]), line, places)
             now = sampler.state_dict(), dataclasses.asdict(sampler.get_metrics())
-        return interrupted, (*now, w, sampler.state_dict())
+        return broken, (*now, w, sampler.state_dict())
 
     _, expected = walk(0)
     for line in itertools.count(1):
-        interrupted, found = walk(line)
+        broken, found = walk(line)
         assert_same(found, expected, f"line {line}")
-        if not interrupted:
+        if not broken:
             break
     assert line > 15
 
