@@ -65,8 +65,10 @@ Method = Hmc | Nuts | Rwm
 class Batch:
     """Where chains are.
 
+    Arrays are replaced when the chains move, and never written to: they may be parts of others.
+
     Attributes:
-        position: (C, D), advanced in place.
+        position: (C, D).
         stepsize: (C,).
         inv_mass: Of the momenta.
         streams: (C,), their random streams: a chain's draws follow from seed, stream and the number of the transition.

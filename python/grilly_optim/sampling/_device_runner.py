@@ -152,7 +152,7 @@ class DeviceRunner:
             """Doing it twice is doing it once."""
             if record.seen == seen:
                 record.extend(count, positions, _named(stats), tally[1].astype(np.int64), tally[0] > 0)
-            batch.position[...] = position.T
+            batch.position = np.ascontiguousarray(position.T)
             batch.momentum = None if momentum is None else np.ascontiguousarray(momentum.T)
             batch.potential, batch.gradient = energy.sum(axis=0, dtype=np.float64), np.ascontiguousarray(gradient.T)
             batch.done = over

@@ -78,6 +78,9 @@ class HostRunner(ABC):
                         adapt.update(move.stats["acceptance_rate"])
             except EvaluationFailed as failed:
                 raise _chain_failed(batch, failed) from failed.cause
+            finally:
+                # Not a part of the record, which would stay in memory for it when the chains have forgotten it.
+                batch.position = batch.position.copy()
 
     def _begin(self, batch: Batch) -> None:
         """Make ready what all transitions need."""
@@ -122,8 +125,8 @@ def _write(batch: Batch, record: Record, move: Move, seen: int, done: Array) -> 
     """Write a transition down. Doing it twice is doing it once."""
     if record.seen == seen:
         record.add(move.position, move.stats)
-    batch.position[...] = move.position
-    batch.potential, batch.gradient, batch.momentum = move.potential, move.gradient, move.momentum
+    batch.position, batch.momentum = move.position, move.momentum
+    batch.potential, batch.gradient = move.potential, move.gradient
     batch.done = done
 
 

@@ -97,7 +97,7 @@ def _share_out(chains: Sequence[Chain], batch: Batch, record: Record, before: Se
             return None if array is None else array[rows].copy()
 
         part = chain._batch
-        part.position[...] = batch.position[rows]
+        part.position = batch.position[rows].copy()
         part.potential, part.gradient = mine(batch.potential), mine(batch.gradient)
         part.done = batch.done[rows].copy()
 

@@ -225,7 +225,7 @@ def reasonable_stepsize(runner: Runner, batch: Batch, search: int = 0, threshold
 
     def accepts(stepsize: Doubles) -> NDArray[np.bool_]:
         tried = copy.copy(batch)
-        tried.position, tried.done, tried.stepsize = batch.position.copy(), batch.done.copy(), stepsize
+        tried.stepsize = stepsize
         record = Record(chains, dim, batch.position.dtype)
         runner.run(tried, 1, record, given=Given(momentum=momentum))
         return np.asarray(record.stats["acceptance_rate"][0] > threshold)
