@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import pytest
 
 import grilly_optim
@@ -86,6 +87,14 @@ def device(case: str, monkeypatch: pytest.MonkeyPatch) -> str:
     if case == "staged":
         monkeypatch.setenv("GRILLY_FORCE_STAGING", "1")
     return CASES[case]
+
+
+@pytest.fixture(autouse=True)
+def _numpy_warnings() -> Iterator[None]:
+    """A test that is interrupted inside `np.errstate` does not switch warnings off for the tests behind it."""
+    before = np.geterr()
+    yield
+    np.seterr(**before)
 
 
 @pytest.fixture(autouse=True)

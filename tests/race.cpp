@@ -2,6 +2,7 @@
 //
 // Python is left out on purpose: its own threads and locks would need a sanitized interpreter.
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -29,7 +30,7 @@ bool callers_share_a_pool() {
       for (int job = 0; job < kJobs; ++job) {
         const std::uint32_t chunks = chunks_of(caller, job);
         Pool::of(kCallers).run(
-            {.work = [](void* to, std::uint32_t chunk) { ++(*static_cast<std::vector<long>*>(to))[chunk]; },
+            {.work = [](void* to, std::uint64_t chunk) { ++(*static_cast<std::vector<long>*>(to))[chunk]; },
              .context = &done,
              .chunks = chunks,
              .backwards = job % 2 == 0,
@@ -40,6 +41,18 @@ bool callers_share_a_pool() {
     });
   for (std::thread& caller : callers) caller.join();
   return wrong == 0;
+}
+
+// More chunks than can be claimed one by one.
+bool many_chunks_are_done_once() {
+  std::vector<unsigned char> done(2'500'000);
+  Pool::of(kCallers).run(
+      {.work = [](void* to, std::uint64_t chunk) { ++(*static_cast<std::vector<unsigned char>*>(to))[chunk]; },
+       .context = &done,
+       .chunks = done.size(),
+       .backwards = true,
+       .worth_waking = true});
+  return std::all_of(done.begin(), done.end(), [](unsigned char times) { return times == 1; });
 }
 
 // Two threads, one counter, no order between them.
@@ -58,7 +71,7 @@ long counted_at_once() {
 
 int main(int arguments, char** argument) {
   if (arguments == 2 && std::strcmp(argument[1], "judge") == 0) return counted_at_once() == 0;
-  const bool right = callers_share_a_pool();
+  const bool right = callers_share_a_pool() && many_chunks_are_done_once();
   std::printf("%d jobs of %d callers: %s\n", kCallers * kJobs, kCallers, right ? "every chunk done once" : "WRONG");
   return right ? 0 : 1;
 }

@@ -148,6 +148,45 @@ def test_a_checkpoint_is_not_resumed_with_another_potential(device: str, tmp_pat
         sample(other, 60, resume=True, **options)
 
 
+@classes
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("power", [0.1, 0.17, 0.2, 0.23])
+def test_a_chain_that_overflows_waits_for_its_neighbours_where_it_is(
+    cls: Any, options: dict[str, Any], power: float, dtype: Any, device: str
+) -> None:
+    far = float(np.finfo(dtype).max) ** power
+    start = np.array([[far, 0.0], [0.5, 0.5], [0.5, -0.5], [-far, far]], dtype)
+
+    def after(transitions: int, rows: slice) -> list[Any]:
+        """Chain 0 is one of these, or alone."""
+        sampler = cls(start[rows], potentials.Banana(), 0.05, **options, seed=3, device=device)
+        for _ in range(transitions):
+            sampler.simulate_chain(1)
+        kept, batch = np.array(sampler.position_trajectory)[1:, 0], sampler._batch
+        return [kept, batch.position[0], batch.gradient[0], batch.potential[0]]
+
+    for transitions in (1, 3):
+        alone, among = after(transitions, slice(1)), after(transitions, slice(4))
+        for one, other in zip(alone, among, strict=True):
+            assert_bits(np.asarray(one), np.asarray(other))
+        assert_bits(among[0][-1], among[1])
+
+
+@classes
+@pytest.mark.parametrize("shape", [(4, 1), (1, 3), (1, 1)], ids=str)
+def test_a_run_writes_to_no_array_that_it_was_given(
+    cls: Any, options: dict[str, Any], shape: tuple[int, int], device: str
+) -> None:
+    """With one chain, or one dimension, an array and its transpose are the same memory."""
+    sampler = cls(np.ones(shape), potentials.StandardNormal(shape[1]), 0.3, **options, device=device)
+    for _ in range(3):
+        before = sampler._batch.position
+        copied = before.copy()
+        sampler.simulate_chain(1)
+        assert_bits(before, copied)
+    assert len(np.unique(np.array(sampler.position_trajectory)[:, 0, 0])) > 1
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [({"stepsize": 1e-50}, "stepsize"), ({"inv_mass": 1e-60}, "inv_mass"), ({"inv_mass": 1e60}, "inv_mass")],

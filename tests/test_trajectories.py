@@ -415,6 +415,8 @@ def test_blocks_between_which_signals_are_looked_for_change_nothing(
     engine = runner._engine  # type: ignore[attr-defined]
 
     class Counting:
+        step_numbers = engine.step_numbers
+
         def run(self, **arguments: Any) -> None:
             counts.append(arguments["count"])
             engine.run(**arguments)

@@ -123,7 +123,12 @@ def test_arrays_that_must_be_there(device: str, name: str) -> None:
         ({"seen": 1 << 63}, ValueError, "at most 16777216 transitions"),
         ({"thin": 0}, ValueError, "every thin-th transition"),
         ({"thin": 2**64 - 1}, ValueError, "at most 16777216 transitions"),
+        ({"thin": (1 << 62) + 1}, ValueError, "every 4611686018427387905-th of them kept"),
         ({"num_steps": 0}, ValueError, "take streams, steps"),
+        ({"num_steps": (1 << 24) + 1}, ValueError, "at most 16777216 steps, .* got 2 trajectories of up to 16777217"),
+        ({"num_steps": 1 << 24, "jitter": True}, ValueError, "got 2 trajectories of up to 33554431"),
+        ({"num_steps": 1 << 20, "count": 1 << 12}, ValueError, "runs 4294967294 of them, got 4096 trajectories"),
+        ({"method": "nuts", "uniform": np.zeros((COUNT, CHAINS))}, ValueError, "uniform is for method hmc"),
         ({"persistence": 0.5}, ValueError, "need an array"),
         ({"method": "nuts", "max_tree_depth": 0}, ValueError, "max_tree_depth must be from 1 to 31, got 0"),
         ({"method": "nuts", "max_tree_depth": 32}, ValueError, "max_tree_depth must be from 1 to 31, got 32"),
@@ -146,6 +151,8 @@ def test_numbers_that_do_not_fit(device: str, changed: dict[str, Any], error: ty
     [
         ("banana", {"potential": "apple"}, ValueError, "this build has no potential named 'apple'"),
         ("banana", {"potential": None}, TypeError, "incompatible function arguments"),
+        ("logistic_regression", {"rows": 1 << 32}, ValueError, "has at most 4294967295 rows, got 4294967296"),
+        ("logistic_regression", {"rows": 1 << 30}, ValueError, "features of .* has at most 4294967295 elements"),
         ("banana", {"dim": 1}, ValueError, "potential banana has no 1 dimensions"),
         ("eight_schools", {"dim": 11}, ValueError, "potential eight_schools has no 11 dimensions"),
         ("standard_normal", {"dim": 0}, ValueError, "potential standard_normal has no 0 dimensions"),
@@ -177,6 +184,23 @@ def test_what_fits_runs(device: str) -> None:
     made(device, "eight_schools").run(**given)
     assert not np.array_equal(given["position"], np.ones((10, CHAINS)))
     assert_bits(given["positions"][-1], given["position"].T)
+
+
+@ENGINES
+def test_a_matrix_beyond_what_its_elements_are_counted_in(device: str) -> None:
+    engine = made(device, "standard_normal", dim=1 << 16)
+    with pytest.raises(ValueError, match="a dense inverse mass has at most 4294967295 elements, got one of 65536 dim"):
+        engine.run(**arguments(1 << 16) | {"dense": True})
+
+
+@ENGINES
+def test_what_a_step_goes_through(device: str) -> None:
+    """It decides whether other threads run meanwhile, how many help, and when signals are looked for."""
+    logistic: BuiltIn = POTENTIALS["logistic_regression"]
+    tables = sum(table.size for table in logistic.tables.values())
+    engine = made(device, "logistic_regression")
+    assert engine.step_numbers(False) == logistic.dim + tables
+    assert engine.step_numbers(True) == logistic.dim + tables + logistic.dim**2
 
 
 def test_python_and_the_engine_mean_the_same() -> None:

@@ -11,11 +11,11 @@
 namespace grilly::python {
 namespace {
 
-// What chains count in float32.
-constexpr std::uint64_t kMostTransitions = std::uint64_t{1} << 24;
 // What 64 bits hold whatever is added to it.
 constexpr std::uint64_t kMostSeen = std::uint64_t{1} << 62;
 constexpr std::size_t kMostDimensions = (std::size_t{1} << 31) - 1;
+// What potentials and matrices count elements in.
+constexpr std::uint64_t kMostNumbered = (std::uint64_t{1} << 32) - 1;
 
 struct PyTrajectories {
   std::shared_ptr<Device> device;
@@ -49,9 +49,17 @@ struct PyTrajectories {
            const py::object& stats) {
     if (!is_array(streams.ptr()) || thin == 0 || num_steps == 0 || (method != "hmc" && method != "nuts"))
       throw py::value_error("trajectories take streams, steps, and every thin-th transition of a method they know");
-    if (count > kMostTransitions || seen > kMostSeen || thin > kMostSeen)
-      throw py::value_error("trajectories are at most " + std::to_string(kMostTransitions) + " transitions, got " +
-                            std::to_string(count) + " behind " + std::to_string(seen));
+    if (count > kMostCounted || seen > kMostSeen || thin > kMostSeen)
+      throw py::value_error("trajectories are at most " + std::to_string(kMostCounted) + " transitions, got " +
+                            std::to_string(count) + " behind " + std::to_string(seen) + ", every " +
+                            std::to_string(thin) + "-th of them kept");
+    const std::uint64_t most_steps = jitter ? 2 * std::uint64_t{num_steps} - 1 : num_steps;
+    if (most_steps > kMostCounted || count * most_steps >= kMostNumbered)
+      throw py::value_error("trajectories have at most " + std::to_string(kMostCounted) + " steps, and runs " +
+                            std::to_string(kMostNumbered - 1) + " of them, got " + std::to_string(count) +
+                            " trajectories of up to " + std::to_string(most_steps));
+    if (method == "nuts" && !uniform.is_none())
+      throw py::value_error("uniform is for method hmc: a tree takes as many numbers as it needs");
     // Leaves are counted in the precision, and halves of trees in 32 bits.
     const std::uint32_t deepest = of->precision == Precision::f32 ? 24 : 31;
     if (method == "nuts" && (max_tree_depth == 0 || max_tree_depth > deepest))
@@ -59,6 +67,9 @@ struct PyTrajectories {
                             std::to_string(max_tree_depth));
     const std::size_t chains = elements_of(streams.ptr()), dim = of->dim, values = dim * chains;
     if (chains == 0) throw py::value_error("trajectories take one chain or more");
+    if (dense && std::uint64_t{dim} * dim > kMostNumbered)
+      throw py::value_error("a dense inverse mass has at most " + std::to_string(kMostNumbered) +
+                            " elements, got one of " + std::to_string(dim) + " dimensions");
     const std::size_t mass = (dense ? dim * dim : dim) * (mass_per_chain ? chains : 1);
     Transitions t;
     t.method = method == "hmc" ? Method::hmc : Method::nuts;
@@ -98,8 +109,9 @@ struct PyTrajectories {
     if (!t.done || !t.position || !t.step_size || !t.inverse_mass || !t.root || !t.gradient || !t.energy || !t.tally ||
         !t.positions || !t.stats || (persistence > 0 && !t.momentum))
       throw py::value_error("trajectories need an array where only some may be None");
-    const bool is_short =
-        t.method == Method::hmc && t.trajectory == 0 && count * values * num_steps < kReleaseGilElements;
+    const auto steps = static_cast<double>(count * most_steps) * static_cast<double>(chains);
+    const bool is_short = t.method == Method::hmc && t.trajectory == 0 &&
+                          steps * of->step_numbers(dense) < static_cast<double>(kReleaseGilElements);
     unlocked(!is_short || device->waits(), [&] { of->run(t); });
     // Here, so that a signal that is raised on the way back cannot hide that the run is over.
     for (std::size_t chain = 0; chain < chains; ++chain) behind[chain] += static_cast<std::int64_t>(count);
@@ -120,10 +132,16 @@ std::unique_ptr<PyTrajectories> make_trajectories(const std::shared_ptr<Device>&
   };
   if (dim == 0 || dim > kMostDimensions || (potential->dim > 0 && dim != potential->dim))
     throw py::value_error("potential " + name + " has no " + std::to_string(dim) + " dimensions");
+  if (rows > kMostNumbered)
+    throw py::value_error("potential " + name + " has at most " + std::to_string(kMostNumbered) + " rows, got " +
+                          std::to_string(rows));
   PotentialData data{&*potential, is_double ? Precision::f64 : Precision::f32, dim, rows, {}, {}};
   for (std::size_t k = 0; k < potential->tables.size(); ++k) {
     const py::object array = given(tables, potential->tables[k]);
     const std::size_t size = potential->sizes[k](dim, rows);
+    if (size > kMostNumbered)
+      throw py::value_error("table " + std::string(potential->tables[k]) + " of potential " + name + " has at most " +
+                            std::to_string(kMostNumbered) + " elements, got " + std::to_string(size));
     if (!is_array(array.ptr()) || !has_precision(array.ptr(), Precision::f64) || elements_of(array.ptr()) != size ||
         (array_of(array.ptr())->flags & kUsable) != kUsable)
       throw py::value_error("table " + std::string(potential->tables[k]) + " of potential " + name +
@@ -142,6 +160,9 @@ std::unique_ptr<PyTrajectories> make_trajectories(const std::shared_ptr<Device>&
 
 void bind_trajectories(py::module_& m, py::class_<Device, std::shared_ptr<Device>>& device) {
   py::class_<PyTrajectories>(m, "Trajectories")
+      .def(
+          "step_numbers", [](const PyTrajectories& self, bool dense) { return self.of->step_numbers(dense); },
+          py::arg("dense"))
       .def("run", &PyTrajectories::run, py::kw_only(), py::arg("method"), py::arg("count"), py::arg("seen"),
            py::arg("thin"), py::arg("num_steps"), py::arg("trajectory"), py::arg("jitter"), py::arg("persistence"),
            py::arg("carried"), py::arg("max_tree_depth"), py::arg("delta_max"), py::arg("seed"), py::arg("streams"),

@@ -44,6 +44,7 @@ class Sketch:
     def read(self, to: NDArray[Any]) -> None: ...
 
 class Trajectories:
+    def step_numbers(self, dense: bool) -> float: ...
     def run(
         self,
         *,

@@ -55,11 +55,16 @@ TRAJECTORY void prepare() {
   begin(0);
 }
 
-TRAJECTORY void finish(uint t, bool diverging, bool saturated) {
+// To where the transition leads.
+TRAJECTORY void settle() {
   copy(KEPT_POSITION, POSITION);
   copy(KEPT_GRADIENT, GRADIENT);
+  set_sum(U_HERE, sum_at(U_KEPT));
+}
+
+TRAJECTORY void finish(uint t, bool diverging, bool saturated) {
+  settle();
   Sum u = sum_at(U_KEPT), h = sum_at(H_KEPT);
-  set_sum(U_HERE, u);
   float rate = number(ACCEPTANCE) / number(LEAVES);
   float diverged = diverging ? float(1) : number(DIVERGED);
   set_number(MOVES, number(MOVES) + number(MOVED));

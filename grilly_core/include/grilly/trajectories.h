@@ -29,12 +29,14 @@ struct PotentialRule {
 // In the order of their names.
 const std::vector<PotentialRule>& potentials();
 
-// Numbers per transition and chain, as shaders/trajectories/common.glsl names them.
+// Numbers per transition and chain, as shaders/trajectories/names.glsl names them.
 constexpr std::size_t kTransitionStats = 11;
 // Numbers of dual averaging per chain: count, h_bar, log_average, mu.
 constexpr std::size_t kAdaptationNumbers = 4;
 // Steps that a trajectory of a given length is divided into at most.
 constexpr std::uint32_t kMaxSteps = 1'024;
+// What chains count in float32: transitions of a run, and steps of one.
+constexpr std::uint64_t kMostCounted = std::uint64_t{1} << 24;
 
 struct Transitions {
   Method method = Method::hmc;
@@ -61,31 +63,15 @@ struct Transitions {
   const void* inverse_mass = nullptr;  // (D,) or (D, D), with (C,) behind it if each chain has its own
   const void* root = nullptr;          // the same: what makes momenta of standard normal numbers
   const void* normal = nullptr;        // (n, D, C): momenta that replace the drawn ones, or null
-  const void* uniform = nullptr;       // (n, C): numbers that decide, or null
+  const void* uniform = nullptr;       // (n, C): numbers that decide, of HMC alone, or null
 
   void* gradient = nullptr;   // (D, C), out: at the last position
   void* energy = nullptr;     // (2, C), out: U there, and what it has lost
   void* tally = nullptr;      // (2, C), out: whether one diverged behind the last that was kept; how many moved
   void* positions = nullptr;  // (kept, C, D), out
-  void* stats = nullptr;      // (kept, kTransitionStats, C), out
+  void* stats = nullptr;  // (kept, kTransitionStats, C), out; HMC leaves the last two, which are of trees, as they are
 
   std::uint64_t kept() const { return (seen % thin + count) / thin; }
-};
-
-// A potential with its tables, on a device.
-class Trajectories {
- public:
-  Trajectories(const PotentialRule& potential_, Precision precision_, std::size_t dim_, std::size_t rows_)
-      : potential(potential_), precision(precision_), dim(dim_), rows(rows_) {}
-  virtual ~Trajectories() = default;
-  Trajectories(const Trajectories&) = delete;
-  Trajectories& operator=(const Trajectories&) = delete;
-
-  virtual void run(const Transitions& transitions) = 0;
-
-  const PotentialRule& potential;
-  const Precision precision;
-  const std::size_t dim, rows;  // rows: of data, where there are tables of them
 };
 
 // What a device is asked to hold of a potential: tables in the order of their names, in the precision, contiguous.
@@ -95,6 +81,31 @@ struct PotentialData {
   std::size_t dim, rows;
   std::vector<std::vector<double>> tables;
   std::vector<double> constants;
+};
+
+// A potential with its tables, on a device.
+class Trajectories {
+ public:
+  explicit Trajectories(const PotentialData& data)
+      : potential(*data.potential), precision(data.precision), dim(data.dim), rows(data.rows) {
+    for (const std::vector<double>& table : data.tables) table_numbers += table.size();
+  }
+  virtual ~Trajectories() = default;
+  Trajectories(const Trajectories&) = delete;
+  Trajectories& operator=(const Trajectories&) = delete;
+
+  virtual void run(const Transitions& transitions) = 0;
+
+  // Numbers that a step of one chain goes through.
+  double step_numbers(bool dense) const {
+    const auto d = static_cast<double>(dim);
+    return d + static_cast<double>(table_numbers) + (dense ? d * d : 0.0);
+  }
+
+  const PotentialRule& potential;
+  const Precision precision;
+  const std::size_t dim, rows;  // rows: of data, where there are tables of them
+  std::uint64_t table_numbers = 0;
 };
 
 }  // namespace grilly

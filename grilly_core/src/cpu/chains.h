@@ -96,7 +96,7 @@ struct Moving : Places {
 
   void draw_normals(std::uint32_t t) {
     if (given)
-      take(static_cast<const Real*>(asked.normal) + t * dim * asked.chains, dim, place(NORMAL, 0));
+      take(static_cast<const Real*>(asked.normal) + std::size_t{t} * dim * asked.chains, dim, place(NORMAL, 0));
     else
       normal_rows(keys_of(t, PURPOSE_MOMENTUM), dim, place(NORMAL, 0));
   }
@@ -239,7 +239,7 @@ struct Tree {
   void draw_normals(uint t) {
     if (given) {
       const Real* from =
-          static_cast<const Real*>(all.asked.normal) + t * dim * all.asked.chains + all.tile.first + chain;
+          static_cast<const Real*>(all.asked.normal) + std::size_t{t} * dim * all.asked.chains + all.tile.first + chain;
       for (uint d = 0; d < dim; ++d) put(NORMAL, d, from[d * all.asked.chains]);
     } else {
       all.tile.draw->normal[sizeof(Real) / 8](all.draw_of(t, PURPOSE_MOMENTUM, chain), stream(), 0, dim, field(NORMAL));
@@ -294,6 +294,8 @@ struct NutsMoving : Leaves {
         going -= !tree.goes_on();
       }
     }
+    // Chains that waited for others went on with steps of size 0, which lead away from where a momentum overflows.
+    for (one::Tree& tree : trees) tree.settle();
   }
 };
 

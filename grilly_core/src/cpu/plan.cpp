@@ -74,19 +74,17 @@ bool CpuPlan::update() {
     update_chunk(0, span());
     return true;
   }
-  // As many chunks for one thread as for another, in whole cache lines of any precision; and never more than the pool
-  // can number.
-  const std::uint64_t wanted = std::clamp(span() / (8 * threads_) + 1, kMinChunk, kMaxChunk);
-  chunk_ = round_up(std::max(wanted, span() / Pool::kMaxChunks + 1), kCacheLine);
+  // As many chunks for one thread as for another, in whole cache lines of any precision.
+  chunk_ = round_up(std::clamp(span() / (8 * threads_) + 1, kMinChunk, kMaxChunk), kCacheLine);
   // Every other run goes backwards; an update behind a first pass always does.
   backwards_ = (!backwards_ || rule.decides) && elements <= kAlternateElements;
   Pool::of(threads_).run({.work =
-                              [](void* plan, std::uint32_t chunk) {
+                              [](void* plan, std::uint64_t chunk) {
                                 CpuPlan& self = *static_cast<CpuPlan*>(plan);
-                                self.update_chunk(chunk * self.chunk_, (chunk + std::uint64_t{1}) * self.chunk_);
+                                self.update_chunk(chunk * self.chunk_, (chunk + 1) * self.chunk_);
                               },
                           .context = this,
-                          .chunks = static_cast<std::uint32_t>((span() + chunk_ - 1) / chunk_),
+                          .chunks = (span() + chunk_ - 1) / chunk_,
                           .backwards = backwards_,
                           .worth_waking = elements >= kWakeElements});
   return true;
@@ -172,17 +170,12 @@ bool CpuPlan::add_up(Totals& totals) {
   if (threads_ == 1 || elements < kParallelElements) {
     for (std::size_t chunk = 0; chunk < chunks; ++chunk) add_up_chunk(chunk);
   } else {
-    chunk_ = chunks / Pool::kMaxChunks + 1;
-    Pool::of(threads_).run({.work =
-                                [](void* plan, std::uint32_t job) {
-                                  CpuPlan& self = *static_cast<CpuPlan*>(plan);
-                                  const std::size_t end = std::min(self.first_chunk_.back(), (job + 1) * self.chunk_);
-                                  for (std::size_t c = job * self.chunk_; c < end; ++c) self.add_up_chunk(c);
-                                },
-                            .context = this,
-                            .chunks = static_cast<std::uint32_t>((chunks + chunk_ - 1) / chunk_),
-                            .backwards = false,
-                            .worth_waking = elements >= kWakeElements});
+    Pool::of(threads_).run(
+        {.work = [](void* plan, std::uint64_t chunk) { static_cast<CpuPlan*>(plan)->add_up_chunk(chunk); },
+         .context = this,
+         .chunks = chunks,
+         .backwards = false,
+         .worth_waking = elements >= kWakeElements});
   }
   totals.add(*this, partial_);
   return true;

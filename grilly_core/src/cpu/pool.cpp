@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <system_error>
 #include <thread>
@@ -16,13 +17,6 @@ namespace {
 
 // Long enough to bridge the gap between two plans of a step, short enough to leave a shared core to others.
 constexpr auto kSpin = std::chrono::microseconds(20);
-constexpr unsigned kIndexBits = Pool::kIndexBits;
-constexpr std::uint32_t kGenerationMask = (1u << (64 - 2 * kIndexBits)) - 1;
-
-std::uint64_t pack(std::uint64_t generation, std::uint64_t begin, std::uint64_t end) {
-  return generation << (2 * kIndexBits) | begin << kIndexBits | end;
-}
-
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
   _mm_pause();
@@ -60,6 +54,10 @@ std::mutex pools_mutex;
 
 }  // namespace
 
+std::uint64_t Pool::Range::pack(std::uint64_t generation, std::uint64_t begin, std::uint64_t end) {
+  return generation << (2 * kIndexBits) | begin << kIndexBits | end;
+}
+
 Pool& Pool::of(unsigned threads) {
   Pool* pool = pools[threads].load(std::memory_order_acquire);
   if (!pool) {
@@ -89,19 +87,23 @@ void Pool::run(const Job& job) {
   const std::unique_lock lock(busy_, std::try_to_lock);
   const bool asleep = lock.owns_lock() && std::chrono::steady_clock::now() - last_end_ > kSpin;
   if (!lock.owns_lock() || (asleep && !job.worth_waking)) {
-    for (std::uint32_t chunk = 0; chunk < job.chunks; ++chunk) job.work(job.context, chunk);
+    for (std::uint64_t chunk = 0; chunk < job.chunks; ++chunk) job.work(job.context, chunk);
     if (lock.owns_lock()) last_end_ = std::chrono::steady_clock::now();
     return;
   }
-  unfinished_.store(job.chunks, std::memory_order_relaxed);
+  // Of very many chunks, several to a claim.
+  const std::uint64_t each = (job.chunks + kMostClaims - 1) / kMostClaims;
+  const std::uint64_t claims = each == 0 ? 0 : (job.chunks + each - 1) / each;
+  unfinished_.store(static_cast<std::uint32_t>(claims), std::memory_order_relaxed);
   work_.store(job.work, std::memory_order_relaxed);
   context_.store(job.context, std::memory_order_relaxed);
   backwards_.store(job.backwards, std::memory_order_relaxed);
-  const std::uint32_t generation = generation_ = (generation_ + 1) & kGenerationMask;
+  chunks_.store(job.chunks, std::memory_order_relaxed);
+  each_.store(each, std::memory_order_relaxed);
+  const std::uint32_t generation = generation_ = (generation_ + 1) & ((1u << (64 - 2 * kIndexBits)) - 1);
   for (unsigned i = 0; i < threads_; ++i) {
-    const std::uint64_t begin = std::uint64_t{job.chunks} * i / threads_,
-                        end = std::uint64_t{job.chunks} * (i + 1) / threads_;
-    ranges_[i].word.store(pack(generation, begin, end), std::memory_order_release);
+    const std::uint64_t begin = claims * i / threads_, end = claims * (i + 1) / threads_;
+    ranges_[i].word.store(Range::pack(generation, begin, end), std::memory_order_release);
   }
   wake_.store(generation, std::memory_order_release);
   wake_.notify_all();
@@ -113,29 +115,34 @@ void Pool::run(const Job& job) {
 }
 
 // The own range first, then what others have not begun. The job may be read only after a claim, which proves that it is
-// still the job of this generation: run() returns, and publishes another, only when every claimed chunk is done.
+// still the job of this generation: run() returns, and publishes another, only when every claim is done.
 void Pool::take_part(unsigned self, std::uint32_t generation) {
   const bool backwards = backwards_.load(std::memory_order_relaxed);
-  std::uint32_t done = 0;  // told at the end: a shared counter per chunk would cost as much as a small chunk
+  std::uint32_t done = 0;  // told at the end: a shared counter per claim would cost as much as a small chunk
   for (unsigned k = 0; k < threads_; ++k) {
     const unsigned victim = (self + k) % threads_;
-    std::uint32_t chunk;
-    while (claim(ranges_[victim], generation, backwards != (victim != self), chunk)) {
-      work_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), chunk);
+    std::uint32_t claimed;
+    while (claim(ranges_[victim], generation, backwards != (victim != self), claimed)) {
+      const Work work = work_.load(std::memory_order_relaxed);
+      void* const context = context_.load(std::memory_order_relaxed);
+      const std::uint64_t each = each_.load(std::memory_order_relaxed), begin = claimed * each;
+      const std::uint64_t end = std::min(begin + each, chunks_.load(std::memory_order_relaxed));
+      for (std::uint64_t chunk = begin; chunk < end; ++chunk) work(context, chunk);
       ++done;
     }
   }
   if (done > 0 && unfinished_.fetch_sub(done, std::memory_order_acq_rel) == done && self != 0) unfinished_.notify_one();
 }
 
-bool Pool::claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& chunk) {
+bool Pool::claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& claimed) {
   std::uint64_t word = range.word.load(std::memory_order_acquire);
   for (;;) {
-    const std::uint64_t begin = word >> kIndexBits & kMaxChunks, end = word & kMaxChunks;
+    const std::uint64_t begin = word >> kIndexBits & kMostClaims, end = word & kMostClaims;
     if (word >> (2 * kIndexBits) != generation || begin >= end) return false;
-    const std::uint64_t rest = from_end ? pack(generation, begin, end - 1) : pack(generation, begin + 1, end);
+    const std::uint64_t rest =
+        from_end ? Range::pack(generation, begin, end - 1) : Range::pack(generation, begin + 1, end);
     if (range.word.compare_exchange_weak(word, rest, std::memory_order_acq_rel, std::memory_order_acquire)) {
-      chunk = static_cast<std::uint32_t>(from_end ? end - 1 : begin);
+      claimed = static_cast<std::uint32_t>(from_end ? end - 1 : begin);
       return true;
     }
   }

@@ -16,17 +16,15 @@ namespace grilly {
 
 class Pool {
  public:
-  using Work = void (*)(void* context, std::uint32_t chunk);
+  using Work = void (*)(void* context, std::uint64_t chunk);
 
   struct Job {
     Work work;
     void* context;
-    std::uint32_t chunks;  // at most kMaxChunks
-    bool backwards;        // each thread goes through its range from the end
-    bool worth_waking;     // large enough to wake threads that sleep
+    std::uint64_t chunks;
+    bool backwards;     // each thread goes through its range from the end
+    bool worth_waking;  // large enough to wake threads that sleep
   };
-  static constexpr unsigned kIndexBits = 20;
-  static constexpr std::uint32_t kMaxChunks = (1u << kIndexBits) - 1;
   static constexpr unsigned kMaxThreads = 256;
 
   // The pool with that many threads (1 to kMaxThreads), the caller's included. Pools live to the end of the process; a
@@ -39,14 +37,17 @@ class Pool {
 
  private:
   // generation, begin, end (kIndexBits each): one word, so that a claim proves that it is of this generation.
+  static constexpr unsigned kIndexBits = 20;
+  static constexpr std::uint32_t kMostClaims = (1u << kIndexBits) - 1;
   struct alignas(64) Range {
+    static std::uint64_t pack(std::uint64_t generation, std::uint64_t begin, std::uint64_t end);
     std::atomic<std::uint64_t> word{0};
   };
 
   explicit Pool(unsigned threads);
   void serve(unsigned self);
   void take_part(unsigned self, std::uint32_t generation);
-  bool claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& chunk);
+  bool claim(Range& range, std::uint32_t generation, bool from_end, std::uint32_t& claimed);
 
   unsigned threads_ = 1;
   const std::unique_ptr<Range[]> ranges_;
@@ -58,6 +59,7 @@ class Pool {
   std::atomic<Work> work_{nullptr};
   std::atomic<void*> context_{nullptr};
   std::atomic<bool> backwards_{false};
+  std::atomic<std::uint64_t> chunks_{0}, each_{1};  // so many chunks to a claim
 };
 
 }  // namespace grilly

@@ -31,19 +31,14 @@ void CpuSketch::read(double* to) {
   struct Job {
     const CpuSketch& sketch;
     double* to;
-    std::size_t rows_each;
-  } job{*this, to, layout.rows() / Pool::kMaxChunks + 1};
+  } job{*this, to};
   Pool::of(threads_).run({.work =
-                              [](void* context, std::uint32_t chunk) {
+                              [](void* context, std::uint64_t row) {
                                 const Job& mine = *static_cast<Job*>(context);
-                                const CpuSketch& sketch = mine.sketch;
-                                const std::size_t begin = chunk * mine.rows_each;
-                                const std::size_t end = std::min(begin + mine.rows_each, sketch.layout.rows());
-                                for (std::size_t row = begin; row < end; ++row)
-                                  sketch.add_up(row, mine.to + row * sketch.layout.buckets);
+                                mine.sketch.add_up(row, mine.to + row * mine.sketch.layout.buckets);
                               },
                           .context = &job,
-                          .chunks = static_cast<std::uint32_t>((layout.rows() + job.rows_each - 1) / job.rows_each),
+                          .chunks = layout.rows(),
                           .backwards = false,
                           .worth_waking = layout.codes.size() * layout.rows() >= kWakeElements});
   device_.counters.dispatches.fetch_add(1, std::memory_order_relaxed);

@@ -11,13 +11,13 @@
 namespace grilly::cpu {
 namespace {
 
-// Elements times gradients from which it is worth waking a thread.
-constexpr std::uint64_t kWakeWork = 20'000;
+// Numbers that all steps go through from which it is worth waking a thread.
+constexpr double kWakeWork = 20'000;
 
 }  // namespace
 
 CpuTrajectories::CpuTrajectories(Device& device, const InstructionSet& isa, const PotentialData& data)
-    : Trajectories(*data.potential, data.precision, data.dim, data.rows),
+    : Trajectories(data),
       device_(device),
       loops_(isa.trajectories[data.potential - potentials().data()]),
       threads_(cpu_threads()),
@@ -42,7 +42,7 @@ void CpuTrajectories::run(const Transitions& transitions) {
     std::size_t each;
     std::atomic<bool> refused{false};  // the memory for some chains
   } job{*this, transitions, std::min(wanted, loops_.chains)};
-  const auto work = [](void* context, std::uint32_t chunk) {
+  const auto work = [](void* context, std::uint64_t chunk) {
     Job& mine = *static_cast<Job*>(context);
     const std::size_t first = chunk * mine.each;
     const Tile tile{&mine.transitions,
@@ -61,13 +61,15 @@ void CpuTrajectories::run(const Transitions& transitions) {
       mine.refused = true;
     }
   };
-  const std::uint64_t steps = transitions.method == Method::hmc ? transitions.num_steps : 8;
+  // How many steps a tree, or a trajectory of a given length, will have nobody knows.
+  const bool planned = transitions.method == Method::hmc && transitions.trajectory == 0;
+  const auto steps = static_cast<double>(transitions.count) * (planned ? transitions.num_steps : 8);
   Pool::of(threads_).run(
       {.work = work,
        .context = &job,
-       .chunks = static_cast<std::uint32_t>((transitions.chains + job.each - 1) / job.each),
+       .chunks = (transitions.chains + job.each - 1) / job.each,
        .backwards = false,
-       .worth_waking = transitions.count * steps * (dim + dim * rows) * transitions.chains >= kWakeWork});
+       .worth_waking = steps * step_numbers(transitions.dense) * static_cast<double>(transitions.chains) >= kWakeWork});
   if (job.refused)
     throw OutOfDeviceMemory("cpu: the system refused the memory that chains of " + std::to_string(dim) +
                             " dimensions need");

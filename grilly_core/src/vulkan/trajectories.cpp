@@ -9,14 +9,21 @@
 namespace grilly::vulkan {
 namespace {
 
-// shaders/trajectories/names.glsl
-constexpr std::size_t kPosition = 0, kMomentum = 1, kGradient = 3, kHmcFields = 7, kTables = 20, kLevelFields = 5;
-constexpr std::size_t kEnergy = 0, kStepSize = 7, kCount = 8, kTransition = 12, kDiverged = 32, kNumbers = 34;
+namespace names {
+#define NAMED(name, value) constexpr std::size_t name = value;
+#include "trajectories/names.glsl"
+#undef NAMED
+}  // namespace names
+using names::NUMBERS;
+static_assert(names::STATS == kTransitionStats);
+
 constexpr std::size_t kMaxTables = 4, kMaxConstants = 4;
 
 // llvmpipe leaves loops after 65,535 turns of all loops that an invocation has been through. On other devices a
-// dispatch must be over before somebody takes it for a hang, which is after two seconds on some.
+// dispatch must be over before somebody takes it for a hang, which is after two seconds on some: turns of as many
+// chains as run at once. More of them wait for one another.
 constexpr std::uint64_t kTurnsInSoftware = 60'000, kTurns = std::uint64_t{1} << 22;
+constexpr std::size_t kChainsAtOnce = 65'536;
 // Dispatches of one submission.
 constexpr std::size_t kTogether = 64;
 
@@ -63,14 +70,13 @@ struct VulkanTrajectories::Traffic {
 };
 
 VulkanTrajectories::VulkanTrajectories(VulkanDevice& device, const PotentialData& data)
-    : Trajectories(*data.potential, data.precision, data.dim, data.rows),
+    : Trajectories(data),
       device_(device),
       resident_(device.info.shares_memory ? Use::shared : Use::device),
       constants_(data.constants) {
   Traffic traffic{device_, {}, {}};
   std::vector<std::vector<char>> images;
   for (const std::vector<double>& table : data.tables) {
-    table_numbers_ += table.size();
     std::vector<char>& image = images.emplace_back(table.size() * size_of(precision));
     convert(table, precision, image.data());
     tables_.push_back(buffer(image.size()));
@@ -88,7 +94,7 @@ OwnedBuffer VulkanTrajectories::buffer(VkDeviceSize bytes) const {
 // one in which a loop is left counts as well.
 std::pair<std::uint64_t, std::uint64_t> VulkanTrajectories::turns(const Transitions& t) const {
   const std::uint64_t loop = dim + 1, product = t.dense ? dim * loop : 0;
-  const std::uint64_t gradient = 2 * loop + 3 * rows + 2 * table_numbers_ + 8;
+  const std::uint64_t gradient = 2 * loop + 3 * rows + 2 * table_numbers + 8;
   // Loops over dimensions, with five more turns for four numbers that are drawn; and the rounds of draws that decide.
   if (t.method == Method::hmc) return {2 * loop + product + gradient + 1, 20 * loop + 3 * product + 64};
   return {(64 + std::uint64_t{t.max_tree_depth}) * loop + 5 * product + gradient + 160, 0};
@@ -107,18 +113,21 @@ void VulkanTrajectories::run_in(const Transitions& t) {
   if (t.count == 0 || t.chains == 0) return;
   const bool trees = t.method == Method::nuts;
   const std::size_t row = t.chains * sizeof(Real), field = dim * row;
-  const std::size_t field_count = trees ? kTables + kLevelFields * t.max_tree_depth : kHmcFields;
+  const std::size_t field_count = trees ? names::TABLES + names::LEVEL_FIELDS * t.max_tree_depth : names::HMC_FIELDS;
   const std::size_t mass = (t.dense ? dim : 1) * dim * (t.mass_per_chain ? row : sizeof(Real));
   const bool planned = !trees && !t.jitter && t.trajectory == 0;
 
   const auto [each, besides] = turns(t);
-  const std::uint64_t limit = device_.info.type == "cpu" ? kTurnsInSoftware : kTurns;
-  if (each + besides > limit)
-    throw DeviceUnavailable(device_.info.name + " goes through " + std::to_string(limit) +
+  const bool in_software = device_.info.type == "cpu";
+  if (in_software && each + besides > kTurnsInSoftware)
+    throw DeviceUnavailable(device_.info.name + " goes through " + std::to_string(kTurnsInSoftware) +
                             " turns of loops at most, and one step in this potential takes " +
                             std::to_string(each + besides) + ": use another device");
+  // Where a single step takes more than what a dispatch should, it has one of its own.
+  const std::uint64_t limit =
+      in_software ? kTurnsInSoftware : std::max(kTurns / (1 + t.chains / kChainsAtOnce), each + besides);
 
-  OwnedBuffer fields = buffer(field_count * field), numbers = buffer(kNumbers * row), streams = buffer(t.chains * 4);
+  OwnedBuffer fields = buffer(field_count * field), numbers = buffer(NUMBERS * row), streams = buffer(t.chains * 4);
   OwnedBuffer done = buffer(t.chains * 8), masses = buffer(mass), roots = buffer(mass);
   OwnedBuffer normals = buffer(t.normal ? t.count * field : 0), uniforms = buffer(t.uniform ? t.count * row : 0);
   OwnedBuffer positions = buffer(t.kept() * field), stats = buffer(t.kept() * kTransitionStats * row);
@@ -164,12 +173,12 @@ void VulkanTrajectories::run_in(const Transitions& t) {
   std::memcpy(setup->mapped, &filled, sizeof filled);
 
   Traffic traffic{device_, {}, {}};
-  const std::vector<Real> zeros(kNumbers * t.chains);
-  traffic.bring(numbers, 0, zeros.data(), kNumbers * row);
-  traffic.bring(numbers, kStepSize * row, t.step_size, row);
-  if (t.adaptation) traffic.bring(numbers, kCount * row, t.adaptation, kAdaptationNumbers * row);
-  traffic.bring(fields, kPosition * field, t.position, field);
-  if (t.momentum) traffic.bring(fields, kMomentum * field, t.momentum, field);
+  const std::vector<Real> zeros(NUMBERS * t.chains);
+  traffic.bring(numbers, 0, zeros.data(), NUMBERS * row);
+  traffic.bring(numbers, names::STEP_SIZE * row, t.step_size, row);
+  if (t.adaptation) traffic.bring(numbers, names::COUNT * row, t.adaptation, kAdaptationNumbers * row);
+  traffic.bring(fields, names::POSITION * field, t.position, field);
+  if (t.momentum) traffic.bring(fields, names::MOMENTUM * field, t.momentum, field);
   traffic.bring(streams, 0, t.streams, t.chains * 4);
   traffic.bring(done, 0, t.done, t.chains * 8);
   traffic.bring(masses, 0, t.inverse_mass, mass);
@@ -177,13 +186,13 @@ void VulkanTrajectories::run_in(const Transitions& t) {
   if (t.normal) traffic.bring(normals, 0, t.normal, t.count * field);
   if (t.uniform) traffic.bring(uniforms, 0, t.uniform, t.count * row);
 
-  traffic.fetch(fields, kPosition * field, t.position, field);
-  if (t.momentum) traffic.fetch(fields, kMomentum * field, t.momentum, field);
-  traffic.fetch(fields, kGradient * field, t.gradient, field);
-  traffic.fetch(numbers, kEnergy * row, t.energy, 2 * row);
-  traffic.fetch(numbers, kDiverged * row, t.tally, 2 * row);
-  traffic.fetch(numbers, kStepSize * row, t.step_size, row);
-  if (t.adaptation) traffic.fetch(numbers, kCount * row, t.adaptation, kAdaptationNumbers * row);
+  traffic.fetch(fields, names::POSITION * field, t.position, field);
+  if (t.momentum) traffic.fetch(fields, names::MOMENTUM * field, t.momentum, field);
+  traffic.fetch(fields, names::GRADIENT * field, t.gradient, field);
+  traffic.fetch(numbers, names::U_HERE * row, t.energy, 2 * row);
+  traffic.fetch(numbers, names::DIVERGED * row, t.tally, 2 * row);
+  traffic.fetch(numbers, names::STEP_SIZE * row, t.step_size, row);
+  if (t.adaptation) traffic.fetch(numbers, names::COUNT * row, t.adaptation, kAdaptationNumbers * row);
   traffic.fetch(positions, 0, t.positions, t.kept() * field);
   traffic.fetch(stats, 0, t.stats, t.kept() * kTransitionStats * row);
 
@@ -218,7 +227,7 @@ void VulkanTrajectories::run_in(const Transitions& t) {
       // One dispatch first: often it is enough.
       for (std::size_t k = 0; k < ahead; ++k) work.push_back({next(push.end + parts)});
       ahead = std::min(2 * ahead, kTogether);
-      Transfer look{numbers->handle, kTransition * row, reinterpret_cast<char*>(made.data()), row};
+      Transfer look{numbers->handle, names::TRANSITION * row, reinterpret_cast<char*>(made.data()), row};
       device_.queue.execute(traffic.up, work, mapped ? nothing : std::vector{look});
       if (mapped) std::memcpy(made.data(), numbers->mapped + look.offset, row);
       traffic.up.clear();

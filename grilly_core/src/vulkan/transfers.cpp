@@ -159,9 +159,9 @@ void Queue::record_dispatches(VkCommandBuffer commands, const std::vector<Stage>
     device_->vk.vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_TOP_OF_PIPE_BIT, queries_, 0);
   }
   for (const Stage& stage : stages) {
-    if (&stage != &stages.front())
-      barrier(*device_, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
-              VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
+    // Before the first one too: an earlier submission may have written what it reads.
+    barrier(*device_, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
+            VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT);
     for (const Dispatch& dispatch : stage) {
       device_->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, dispatch.pipeline);
       device_->vk.vkCmdPushConstants(commands, device_->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,

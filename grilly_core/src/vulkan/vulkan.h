@@ -335,7 +335,6 @@ class VulkanTrajectories final : public Trajectories {
   const Use resident_;
   const std::vector<double> constants_;
   std::vector<OwnedBuffer> tables_;
-  std::uint64_t table_numbers_ = 0;
 };
 
 }  // namespace grilly::vulkan

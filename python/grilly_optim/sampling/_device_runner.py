@@ -37,7 +37,7 @@ KAPPA = 0.75  # shaders/trajectories/common.glsl
 MOST = 1 << 20
 
 # Runs are cut into blocks of about so many seconds, between which Python looks for signals; the first one by its work,
-# in elements of positions and tables times steps of the integrator. What chains do does not depend on the cuts.
+# in numbers that the steps of the integrator go through. What chains do does not depend on the cuts.
 SECONDS, WORK, GROWTH = 0.5, 5e8, 4.0
 # What a block may be at most: draws that the device has room for, and steps that can be counted.
 BYTES, PARTS = 256 << 20, 1 << 31
@@ -65,9 +65,8 @@ class DeviceRunner:
             )
         rows = len(potential.tables["features"]) if "features" in potential.tables else 0
         # A tree may be a deep one, and looking after it takes longer than a few dimensions do.
-        steps = method.num_steps if isinstance(method, Hmc) and method.trajectory is None else MAX_STEPS
-        width = self._dim if isinstance(method, Hmc) else max(self._dim, 64)
-        self._work = (width + sum(table.size for table in potential.tables.values())) * steps
+        self._steps = method.num_steps if isinstance(method, Hmc) and method.trajectory is None else MAX_STEPS
+        self._least_numbers = 1.0 if isinstance(method, Hmc) else 64.0
         self._block: int | None = None
         self._engine = backend.trajectories(
             potential.kernel, self._dtype == np.float64, self._dim, rows, potential.tables, potential.constants
@@ -87,8 +86,8 @@ class DeviceRunner:
         kept = len(batch.streams) * (self._dim + REPORTED) * self._dtype.itemsize / record.thin
         most = max(1, int(min(MOST, PARTS // steps, BYTES / kept)))
         if self._block is None:
-            matrix = self._dim**2 * steps if batch.inv_mass.rank == 2 else 0
-            self._block = int(1 + WORK // ((self._work + matrix) * len(batch.streams)))
+            numbers = max(self._least_numbers, self._engine.step_numbers(batch.inv_mass.rank == 2))
+            self._block = int(1 + WORK // (numbers * self._steps * len(batch.streams)))
         made = 0
         while made < transitions:
             count = min(self._block, most, transitions - made)
@@ -201,8 +200,8 @@ def _rounded_down(uniform: Array, dtype: Any) -> Array:
 
 
 def _chains_last(array: Array, dtype: Any) -> Array:
-    """(..., C, D) as (..., D, C)."""
-    return np.ascontiguousarray(np.swapaxes(array, -1, -2), dtype)
+    """A copy of (..., C, D) as (..., D, C)."""
+    return np.array(np.swapaxes(array, -1, -2), dtype, order="C")
 
 
 def _mass(mass: InverseMass, dim: int) -> tuple[Array, Array]:

@@ -11,6 +11,8 @@ from grilly_optim.sampling._batch import Hmc, Method, Nuts, Rwm
 
 NAMES = "nuts", "hmc", "mala", "ghmc", "rwm"
 TRAJECTORY = math.pi / 2
+# Jitter makes nearly twice as many of them, and chains count in float32.
+STEPS = Whole(1, 23)
 # Acceptance rates of single steps scatter more than those of trajectories, for which 0.05 was chosen. With that, random
 # walks end their warm-up at rates from 0.01 to 0.3, instead of the 0.234 they are to have; with this, from 0.1 to 0.35.
 ONE_STEP = 0.15
@@ -57,4 +59,4 @@ def kernel_of(name: Any, num_steps: Any, dim: int) -> Kernel:
         return Kernel(Rwm(), 0.234, 2.38 / math.sqrt(dim), gamma=ONE_STEP)
     if num_steps is None:
         return Kernel(Hmc(trajectory=TRAJECTORY, jitter=True), 0.8)
-    return Kernel(Hmc(Whole(1).take("num_steps", num_steps), jitter=True), 0.8)
+    return Kernel(Hmc(STEPS.take("num_steps", num_steps), jitter=True), 0.8)
