@@ -1,7 +1,8 @@
 // exp and log for potentials: one straight line of additions, multiplications and divisions, so the same bits wherever
-// these are rounded correctly (Vulkan lets a GPU be 2.5 ulp off in a division), and `float` may stand for many of them. What depends on the precision stands in LOWEST_EXP (below it exp is 0: its
-// last digits would be subnormal, which some devices flush), HIGHEST_EXP, ROUNDER (added and taken away, it rounds) and
-// power_of_two(k), for whole k. Constants are ratios of integers: one text serves both precisions.
+// these are rounded correctly (Vulkan lets a GPU be 2.5 ulp off in a division), and `float` may stand for many of them.
+// What depends on the precision stands in LOWEST_EXP (below it exp is 0: its last digits would be subnormal, which some
+// devices flush), HIGHEST_EXP, ROUNDER (added and taken away, it rounds) and power_of_two(k), for whole k. Constants are
+// ratios of integers: one text serves both precisions.
 
 // Cody & Waite, "Software Manual for the Elementary Functions" (1980): log 2 in three pieces whose products with a small
 // whole number are exact, then Taylor's polynomial for |r| <= log(2) / 2.
