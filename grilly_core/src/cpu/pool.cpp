@@ -17,6 +17,7 @@ namespace {
 
 // Long enough to bridge the gap between two plans of a step, short enough to leave a shared core to others.
 constexpr auto kSpin = std::chrono::microseconds(20);
+
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
   _mm_pause();
@@ -92,15 +93,14 @@ void Pool::run(const Job& job) {
     return;
   }
   // Of very many chunks, several to a claim.
-  const std::uint64_t each = (job.chunks + kMostClaims - 1) / kMostClaims;
-  const std::uint64_t claims = each == 0 ? 0 : (job.chunks + each - 1) / each;
+  const std::uint64_t each = job.chunks / kMostClaims + 1, claims = (job.chunks + each - 1) / each;
   unfinished_.store(static_cast<std::uint32_t>(claims), std::memory_order_relaxed);
   work_.store(job.work, std::memory_order_relaxed);
   context_.store(job.context, std::memory_order_relaxed);
   backwards_.store(job.backwards, std::memory_order_relaxed);
   chunks_.store(job.chunks, std::memory_order_relaxed);
   each_.store(each, std::memory_order_relaxed);
-  const std::uint32_t generation = generation_ = (generation_ + 1) & ((1u << (64 - 2 * kIndexBits)) - 1);
+  const std::uint32_t generation = generation_ = (generation_ + 1) & kGenerationMask;
   for (unsigned i = 0; i < threads_; ++i) {
     const std::uint64_t begin = claims * i / threads_, end = claims * (i + 1) / threads_;
     ranges_[i].word.store(Range::pack(generation, begin, end), std::memory_order_release);

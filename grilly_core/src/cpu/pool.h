@@ -36,9 +36,10 @@ class Pool {
   void run(const Job& job);
 
  private:
-  // generation, begin, end (kIndexBits each): one word, so that a claim proves that it is of this generation.
   static constexpr unsigned kIndexBits = 20;
   static constexpr std::uint32_t kMostClaims = (1u << kIndexBits) - 1;
+  static constexpr std::uint32_t kGenerationMask = (1u << (64 - 2 * kIndexBits)) - 1;
+  // generation, begin, end (kIndexBits each): one word, so that a claim proves that it is of this generation.
   struct alignas(64) Range {
     static std::uint64_t pack(std::uint64_t generation, std::uint64_t begin, std::uint64_t end);
     std::atomic<std::uint64_t> word{0};
