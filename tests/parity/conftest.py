@@ -12,6 +12,7 @@ ORIGINALS: dict[str, str | None] = {
     "torch": "torch",
     "hypnettorch": "hypnettorch",
     "devinterp": "devinterp",
+    "unaiverse": "unaiverse",
     "grilly": None,
 }
 _compared: Counter[str] = Counter()

@@ -1,0 +1,555 @@
+"""Hamiltonian Learning."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grilly_optim._devices import open_device
+from grilly_optim.kernels.rule import Rule
+from grilly_optim.optim._hl_models import XI, Model
+from grilly_optim.optim._hooks import Handle, Hooks
+from grilly_optim.optim._options import Flag, Option, Options, Range, real, take_options
+from grilly_optim.optim._pairs import conformed
+from grilly_optim.optim._plans import REFUSED, Plans
+from grilly_optim.optim._turns import Turns, in_turn
+
+Array = NDArray[Any]
+
+
+class HlState(NamedTuple):
+    """A weight and its costate."""
+
+    w: Array
+    p: Array
+
+
+class HlScalars(NamedTuple):
+    """See shaders/rules/hl.glsl."""
+
+    a: float
+    keep: float
+    step: float
+    local: float
+
+
+def hl(s: HlState, g: Array, h: HlScalars) -> HlState:
+    """The twin of shaders/rules/hl.glsl."""
+    p = h.keep * s.p + h.a * g
+    v = s.p if h.local > 0 else p
+    return HlState(s.w - h.step * v, p)
+
+
+HL_RULE = Rule(hl, HlState, HlScalars)
+
+OPTIONS: dict[str, Option] = {
+    "gamma": Range(),
+    "flip": Range(),
+    "theta": Range(),
+    "beta": Range(),
+    "reset_neuron_costate": Flag(),
+    "reset_weight_costate": Flag(),
+    "local": Flag(),
+    "conjugate": Flag(),
+    "scale_damping": Flag(),
+}
+
+
+class HL:
+    r"""Hamiltonian Learning: weights follow costates, which gather gradients of a Hamiltonian forward in time.
+
+    A model with the state h, its velocity dh and the time step delta has a costate p for its state ("xi") and for every
+    parameter w. With the gradients g of the Hamiltonian, a step is::
+
+        p_xi = (1 + flip theta) p_xi - delta flip g_xi
+
+        local:      w   = w - delta beta p_w
+                    p_w = (1 + flip theta) p_w - delta flip g_w
+        otherwise:  p_w = (1 + flip theta) p_w - delta flip g_w
+                    w   = w - delta beta p_w
+
+    so that local weights follow the costates as they were before the step. The Hamiltonian of all models, with the
+    potential V of each, is::
+
+        H = sum (gamma V + Re sum_k dh_k p_xi_k)
+
+    With flip = -1 costates decay by theta and gather gradients. Not local and with theta = 1 that is SGD with the
+    learning rate delta^2 beta, with less it is heavy-ball momentum 1 - theta; local and with theta = 1 it is SGD with
+    the gradient of the step before. So beta is the learning rate, and its default is usually far too big; 0.01 is a
+    beginning.
+
+    Args:
+        models: One model, or dicts with the key ``"params"``, the model, and options of its own. A model has
+
+            - ``named_parameters()`` -> (name, array) pairs: float32, float64, complex64 or complex128 arrays, updated
+              in place, the same ones in every step;
+            - ``delta``, its time step, above 0;
+            - ``h_init``, an array of the shape of its state; ``h``, its state, and ``dh``, its velocity, once it has
+              been called;
+            - ``gradients``, for `step` without any: ``{"xi": array or None, "w": {name: array or None}}``.
+        gamma: Weight of the potential.
+        flip: Sign of time for costates; -1 runs them forward.
+        theta: Damping of costates, per step.
+        beta: How fast weights follow costates, per unit of time.
+        reset_neuron_costate: `zero_grad` sets the state's costate to zero.
+        reset_weight_costate: `zero_grad` sets the parameters' costates to zero. With `local` weights never move by
+            that, as in the original; a warning says so.
+        local: Weights follow the costates of the step before.
+        conjugate: Pair the velocity with the conjugate of a complex costate, Re sum conj(p) dh, whose gradient is the
+            costate itself; the original does not.
+        scale_damping: Damp by delta theta instead of theta, so that what a costate loses in a unit of time does not
+            depend on delta.
+        device: "auto" (None), "cpu", "numpy", "vulkan" or "vulkan:<index, uuid or part of a name>".
+
+    Attributes:
+        param_groups: A dict for each model: ``"params"``, the model, and its options, which may be changed.
+
+    Raises:
+        TypeError: A model without what it must have, or with arrays of another kind; options that are none.
+        ValueError: delta of a model is not above 0; an unknown option, or one out of range; parameters that are
+            read-only or share memory.
+        DeviceUnavailable: The device is unknown or cannot be used.
+        OutOfDeviceMemory: The device has no room for the costates.
+
+    All tensors of one precision are one kernel run, the state's costate among them. A costate has the dtype of its
+    parameter, the state's that of the first parameter (complex if the state is). Complex gradients are dH/dRe + i
+    dH/dIm.
+
+    Source: Melacci et al., arXiv 2409.12038 (2024); `HL` of UNaIVERSE.
+
+    Example:
+        >>> import numpy as np
+        >>> from grilly_optim.optim import HL
+        >>> class Model:  # without a state worth the name: V = |w - 1|^2 / 2
+        ...     delta, h_init = 0.1, np.zeros((1, 1))
+        ...     def __init__(self):
+        ...         self.w = np.zeros(2)
+        ...     def named_parameters(self):
+        ...         return [("w", self.w)]
+        >>> model = Model()
+        >>> optimizer = HL(model, theta=0.5, device="numpy")
+        >>> for _ in range(300):
+        ...     optimizer.step({"xi": None, "w": {"w": model.w - 1}})
+        >>> model.w.round(2).tolist()
+        [1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        models: Any,
+        *,
+        gamma: float = 1.0,
+        flip: float = -1.0,
+        theta: float = 0.1,
+        beta: float = 1.0,
+        reset_neuron_costate: bool = False,
+        reset_weight_costate: bool = False,
+        local: bool = True,
+        conjugate: bool = False,
+        scale_damping: bool = False,
+        device: str | None = None,
+    ) -> None:
+        self.defaults: Options = {
+            "gamma": gamma,
+            "flip": flip,
+            "theta": theta,
+            "beta": beta,
+            "reset_neuron_costate": reset_neuron_costate,
+            "reset_weight_costate": reset_weight_costate,
+            "local": local,
+            "conjugate": conjugate,
+            "scale_damping": scale_damping,
+        }
+        take_options(OPTIONS, self.defaults, 0)
+        self._hooks, self._turns = Hooks(), Turns()
+        groups = [self._checked_group(group, k) for k, group in enumerate(_as_groups(models))]
+        made = [Model(group["params"], _who(k, len(groups))) for k, group in enumerate(groups)]
+        elements = sum(tensor.size for model in made for tensor in model.tensors)
+        self._choice, self._backend = open_device(device, elements)
+        self.param_groups: list[dict[str, Any]] = []
+        self._take(groups, made, self._planned(made))
+
+    @property
+    def device(self) -> str:
+        """The device string of the device this optimizer runs on."""
+        return self._choice.info.device
+
+    # Groups.
+
+    def _checked_group(self, group: Any, index: int) -> dict[str, Any]:
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(
+                f"models must be a model or dicts with the key 'params', its model; models[{index}] is {group!r:.100}"
+            )
+        unknown = [key for key in group if key not in self.defaults and key != "params"]
+        if unknown:
+            raise ValueError(
+                f"models[{index}] has the option {unknown[0]!r}, which HL does not take; it takes "
+                f"{', '.join(self.defaults)}"
+            )
+        made = {**self.defaults, **group}
+        options = take_options(OPTIONS, made, index)
+        if options["local"] and options["reset_weight_costate"]:
+            warnings.warn(
+                f"models[{index}]: with local=True and reset_weight_costate=True weights never move, because they "
+                "follow costates that have just been set to zero; take local=False",
+                UserWarning,
+                stacklevel=3,
+            )
+        return made
+
+    def _planned(self, models: list[Model]) -> Plans:
+        groups = []
+        for model in models:
+            names = [f"{name} of {model.who}" for name in model.names]
+            groups.append({"params": model.tensors, "param_names": names})
+        return Plans(self._backend, self._choice.info, groups, [HL_RULE] * len(groups), [{}] * len(groups))
+
+    def _take(self, groups: list[dict[str, Any]], models: list[Model], plans: Plans) -> None:
+        self.param_groups[:] = groups
+        self._models, self._plans = models, plans
+
+    @in_turn
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add a model with its options; the costates of the others stay.
+
+        Raises:
+            TypeError: As in the constructor.
+            ValueError: As in the constructor.
+        """
+        self._options()
+        count = len(self.param_groups)
+        group = self._checked_group(param_group, count)
+        models = [*self._models, Model(group["params"], _who(count, count + 1))]
+        plans = self._planned(models)
+        plans.carry_over(self._plans)
+        self._take([*self.param_groups, group], models, plans)
+
+    def _options(self) -> list[Options]:
+        """What the groups say now."""
+        if [id(group.get("params")) for group in self.param_groups] != [id(model.model) for model in self._models]:
+            raise ValueError(
+                "param_groups has other models than this optimizer: a model comes with add_param_group, and none can "
+                "be taken away"
+            )
+        for k, group in enumerate(self.param_groups):
+            gone = [name for name in OPTIONS if name not in group]
+            if gone:
+                raise ValueError(f"group {k} must have the option {gone[0]!r}, and it is gone")
+        return [take_options(OPTIONS, group, k) for k, group in enumerate(self.param_groups)]
+
+    # Steps.
+
+    def step(self, gradients: Any = None) -> None:
+        """Move the costates by the gradients and the weights by the costates; they may be read when this returns.
+
+        Args:
+            gradients: Of the Hamiltonian: ``{"xi": array or None, "w": {name: array or None}}`` for one model, a list
+                of these for several. None in place of an array is zeros: its costate decays, and its weight still
+                moves. None as a whole reads ``model.gradients``. They are never written to.
+
+        Raises:
+            TypeError: Another form, or a complex gradient of something real.
+            ValueError: Other keys or shapes; a parameter that is another array than before; delta is not above 0.
+            DeviceLost: The device failed; build the optimizer anew.
+
+            After any of the first two, nothing has changed.
+        """
+        if self._hooks.pre:
+            (gradients,) = self._hooks.before(self, gradients=gradients)
+        self._turns.run(self._step, gradients)
+        if self._hooks.post:
+            self._hooks.after(self, gradients=gradients)
+
+    def _step(self, gradients: Any) -> None:
+        given, rows = self._taken(gradients)
+        by_launch = [[rows[k] for k in own] for own in self._plans.groups]
+        if self._plans.run((given,), by_launch, self._plans.index, True):
+            return
+        # Some lie as the device does not take them, or share memory with what is written.
+        given = [np.array(gradient, order="C") for gradient in self._plans.conform(given)]
+        if not self._plans.run((given,), by_launch, self._plans.index, True):
+            raise RuntimeError(REFUSED)
+
+    def _taken(self, gradients: Any) -> tuple[list[Array], list[tuple[float, ...]]]:
+        """A gradient for each tensor, and the scalars of each model."""
+        options = self._options()
+        each = _for_each(gradients, len(self._models))
+        given: list[Array] = []
+        rows: list[tuple[float, ...]] = []
+        for model, mine, own in zip(self._models, each, options, strict=True):
+            model.require_same()
+            given += model.gradients(mine)
+            delta = model.delta
+            damping = own["theta"] * (delta if own["scale_damping"] else 1.0)
+            rows.append((-delta * own["flip"], 1 + own["flip"] * damping, delta * own["beta"], float(own["local"])))
+        return given, rows
+
+    @in_turn
+    def peek(self, gradients: Any = None) -> list[dict[str, Array]]:
+        """The changes of the parameters that a step with these gradients would make; nothing changes.
+
+        Returns:
+            For each model, name -> change.
+
+        Raises:
+            TypeError: As in `step`.
+            ValueError: As in `step`.
+        """
+        given, rows = self._taken(gradients)
+        inputs: list[Any] = [np.array(gradient, order="C") for gradient in self._plans.conform(given)]
+        arrays, trials, host = self._plans.copies()
+        by_launch = [[rows[k] for k in own] for own in self._plans.groups]
+        index: Any = self._plans.index
+        if not host.run([t.plan for t in trials], (inputs,), by_launch, index, False):
+            raise RuntimeError(REFUSED)
+        moved = iter(arrays)
+        result = []
+        for model in self._models:
+            changes = {}
+            for name, array, tensor, new in zip(model.names, model.arrays, model.tensors, moved, strict=False):
+                with np.errstate(all="ignore"):
+                    changes[name] = _as_like(new - tensor, array)
+            del changes[XI]
+            result.append(changes)
+        return result
+
+    def compute_hamiltonian(self, *potentials: float) -> float:
+        """H of all models together, of the potentials and the velocities as they are now; summed in double.
+
+        Args:
+            potentials: V of each model, in the order of the models.
+
+        Raises:
+            ValueError: Another number of potentials, a model that has not been called, or a dh of another size.
+            TypeError: A potential that is no real number.
+        """
+        if len(potentials) != len(self._models):
+            raise ValueError(
+                f"compute_hamiltonian needs a potential for each model, {len(self._models)}, got {len(potentials)}"
+            )
+        total = 0.0
+        for k, (model, options, potential) in enumerate(zip(self._models, self._options(), potentials, strict=True)):
+            costate = self._costate(k, 0).reshape(-1)
+            if options["conjugate"]:
+                costate = costate.conj()
+            with np.errstate(all="ignore"):
+                kinetic = np.multiply(model.velocity, costate, dtype=np.result_type(costate, np.float64)).sum()
+            total += options["gamma"] * real(f"potential {k}", potential) + float(kinetic.real)
+        return total
+
+    def zero_grad(self) -> None:
+        """Set the models' ``gradients`` to zero in place, and the costates of groups that say so."""
+        self._turns.run(self._zero_grad)
+
+    def _zero_grad(self) -> None:
+        options = self._options()
+        for model in self._models:
+            gradients = getattr(model.model, "gradients", None)
+            if isinstance(gradients, Mapping):
+                for array in (gradients.get(XI), *(gradients.get("w") or {}).values()):
+                    if array is not None:
+                        array[...] = 0
+        for k, own in enumerate(options):
+            resets = [own["reset_neuron_costate"]] + [own["reset_weight_costate"]] * (len(self._models[k].names) - 1)
+            for j, reset in enumerate(resets):
+                if reset:
+                    self._write_costate(k, j, 0.0)
+
+    # State.
+
+    @property
+    def state(self) -> list[dict[str, Any]]:
+        """For each model ``"x"``, its state and parameters, and ``"p"``, their costates.
+
+        Both are ``{"xi": array, "w": {name: array}}``. What is in "x" is the model's own. Costates live on the device:
+        each is a read-only copy, fetched when it is asked for; `load_state_dict` and `zero_grad` change them.
+        """
+        return [
+            {
+                "x": {
+                    XI: model.model.h_init if getattr(model.model, "h", None) is None else model.model.h,
+                    "w": dict(zip(model.names[1:], model.arrays[1:], strict=True)),
+                },
+                "p": _Costates(self, k),
+            }
+            for k, model in enumerate(self._models)
+        ]
+
+    def _at(self, k: int, j: int) -> tuple[Any, int]:
+        return self._plans.by_member()[sum(len(model.names) for model in self._models[:k]) + j]
+
+    def _costate(self, k: int, j: int) -> Array:
+        """A copy of the costate of a model's tensor."""
+        launch, at = self._at(k, j)
+        return _as_like(launch.read_state("p", at), self._models[k].arrays[j])
+
+    def _write_costate(self, k: int, j: int, value: float | Array) -> None:
+        launch, at = self._at(k, j)
+        launch.write_state("p", at, value)
+
+    @in_turn
+    def state_dict(self) -> dict[str, Any]:
+        """A snapshot that `load_state_dict` continues from bit for bit: the costates and the options, copied.
+
+        Returns:
+            ``"state"``: for each model its costates, ``{"xi": array, "w": {name: array}}``; ``"param_groups"``: its
+            options.
+        """
+        return {
+            "state": [
+                {XI: self._costate(k, 0), "w": {n: self._costate(k, j) for j, n in enumerate(model.names) if j}}
+                for k, model in enumerate(self._models)
+            ],
+            "param_groups": [dict(options) for options in self._options()],
+        }
+
+    @in_turn
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a snapshot; options are restored too. All of it is checked before anything is written.
+
+        Raises:
+            TypeError: Not a state dict, or arrays of another kind.
+            ValueError: Another number of models, other names or shapes, or options out of range.
+        """
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            raise TypeError("state_dict must be a dict with the keys 'state' and 'param_groups'")
+        states, groups = state_dict["state"], state_dict["param_groups"]
+        for name, part in (("state", states), ("param_groups", groups)):
+            if not isinstance(part, list | tuple) or len(part) != len(self._models):
+                raise ValueError(
+                    f"{name!r} of state_dict must be a list of {len(self._models)} dicts, one for each model"
+                )
+        costates = []
+        for model, saved in zip(self._models, states, strict=True):
+            if not isinstance(saved, Mapping) or not isinstance(saved.get("w"), Mapping):
+                raise TypeError(f"the state of {model.who} in state_dict must be a dict with the keys 'xi' and 'w'")
+            found = {XI: saved.get(XI), **saved["w"]}
+            if set(found) != set(model.names):
+                raise ValueError(
+                    f"the state of {model.who} in state_dict has the parameters {', '.join(map(repr, saved['w']))}; "
+                    f"expected {', '.join(map(repr, model.names[1:]))}"
+                )
+            costates.append(
+                [
+                    conformed(found[name], array, f"the costate of {name!r} of {model.who} in state_dict")
+                    for name, array in zip(model.names, model.arrays, strict=True)
+                ]
+            )
+        for saved in groups:
+            if not isinstance(saved, Mapping):
+                raise TypeError(f"'param_groups' of state_dict must hold dicts, got {type(saved).__name__}")
+        taken = [
+            {"params": model.model, **take_options(OPTIONS, {**group, **dict(saved)}, k)}
+            for k, (model, group, saved) in enumerate(zip(self._models, self.param_groups, groups, strict=True))
+        ]
+        for k, mine in enumerate(costates):
+            for j, costate in enumerate(mine):
+                self._write_costate(k, j, costate)
+        self.param_groups[:] = taken
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "groups": self.param_groups,
+            "defaults": self.defaults,
+            "device": self.device,
+            "state": self.state_dict(),
+        }
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it was given when the optimizer was built
+            HL.__init__(self, saved["groups"], **saved["defaults"], device=saved["device"])
+        self.load_state_dict(saved["state"])
+
+    # Hooks.
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Handle:
+        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ``(args, kwargs)``."""
+        return self._hooks.add(self._hooks.pre, hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> Handle:
+        """Call ``hook(optimizer, args, kwargs)`` after each step."""
+        return self._hooks.add(self._hooks.post, hook)
+
+    def __repr__(self) -> str:
+        groups = "".join(
+            f"\n  model {k}: {type(group['params']).__name__}, "
+            + ", ".join(f"{name}={group[name]!r}" for name in self.defaults if name in group)
+            for k, group in enumerate(self.param_groups)
+        )
+        return f"HL on {self._choice.info.name}{groups}"
+
+
+class _Costates(Mapping[str, Any]):
+    """Of one model: "xi", and "w" by name, fetched one by one."""
+
+    def __init__(self, optimizer: HL, k: int, weights: bool = False) -> None:
+        self._optimizer, self._k, self._weights = optimizer, k, weights
+
+    def _names(self) -> list[str]:
+        return self._optimizer._models[self._k].names[1:] if self._weights else [XI, "w"]
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names():
+            raise KeyError(name)
+        if not self._weights and name == "w":
+            return _Costates(self._optimizer, self._k, True)
+        j = 1 + self._names().index(name) if self._weights else 0
+        costate = self._optimizer._turns.run(self._optimizer._costate, self._k, j)
+        costate.flags.writeable = False
+        return costate
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+def _as_groups(models: Any) -> list[Any]:
+    if hasattr(models, "named_parameters"):
+        return [{"params": models}]
+    if isinstance(models, Mapping):
+        return [models]
+    if not isinstance(models, Iterable) or isinstance(models, str | bytes):
+        raise TypeError(
+            "models must be a model, which has named_parameters(), or dicts with the key 'params', got "
+            f"{type(models).__name__}"
+        )
+    groups = list(models)
+    if not groups:
+        raise ValueError("models is empty: there is nothing to learn")
+    return groups
+
+
+def _for_each(gradients: Any, models: int) -> list[Any]:
+    """Gradients in the form for one model, or in that for several, one entry per model."""
+    if gradients is None:
+        return [None] * models
+    if isinstance(gradients, Mapping):
+        if models > 1:
+            raise TypeError(f"gradients must be a list of {models} dicts, one for each model, got one dict")
+        return [gradients]
+    if not isinstance(gradients, list | tuple):
+        raise TypeError(
+            f"gradients must be a dict with the keys 'xi' and 'w', or a list of these, got {type(gradients).__name__}"
+        )
+    if len(gradients) != models:
+        raise ValueError(f"gradients has {len(gradients)} entries, and there are {models} models")
+    return list(gradients)
+
+
+def _who(k: int, models: int) -> str:
+    return "the model" if models == 1 else f"model {k}"
+
+
+def _as_like(tensor: Array, array: Array) -> Array:
+    """Real numbers as what they stand for."""
+    if array.dtype.kind != "c":
+        return tensor
+    return np.ascontiguousarray(tensor).view(array.dtype)[..., 0]
