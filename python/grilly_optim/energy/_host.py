@@ -75,6 +75,11 @@ class HostRelaxation:
 
     def run(self, request: Request) -> Outcome:
         """Relax from where the model is; the model itself is left as it is."""
+        # Overflow is the caller's, and passes through as it does on every other device.
+        with np.errstate(all="ignore"):
+            return self._run(request)
+
+    def _run(self, request: Request) -> Outcome:
         self._prepare(request.measured)
         model, batch = self._model, self._model.batch_size
         for i, (phi, u, r, own) in enumerate(zip(model.phi, model.u, self._r, self._u, strict=True)):

@@ -16,7 +16,7 @@ from grilly_optim.energy import _contrast, _snapshot
 from grilly_optim.energy._relax import gradient
 from grilly_optim.energy._relaxation import Relaxation, Request
 from grilly_optim.energy._relaxing import relaxation
-from grilly_optim.energy.activations import Activation, get_activation
+from grilly_optim.energy.activations import ACTIVATIONS, Activation, get_activation
 from grilly_optim.energy.costs import Cost
 from grilly_optim.kernels.philox import SEED_BITS
 from grilly_optim.optim._options import AT_LEAST_0, Flag, Range, Whole
@@ -480,6 +480,16 @@ class EnergyModel(ABC):
             ValueError: Another model's.
         """
         _snapshot.load(self, state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        phi = [a.name if ACTIVATIONS.get(a.name) is a else a for a in self.phi]
+        arguments = (self.dimensions, self.c_energy, self._batch_size, phi)
+        options = {"seed": self._seed, "dtype": self.dtype.name, "device": self._device}
+        return {"arguments": arguments, "options": options, "state": self.state_dict()}
+
+    def __setstate__(self, saved: Mapping[str, Any]) -> None:
+        EnergyModel.__init__(self, *saved["arguments"], **saved["options"])
+        self.load_state_dict(saved["state"])
 
     def __repr__(self) -> str:
         names = ", ".join(a.name for a in self.phi)

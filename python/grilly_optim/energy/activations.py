@@ -55,7 +55,7 @@ def _tanh_slope(u: Array) -> Array:
 
 
 def _softplus(u: Array) -> Array:
-    return np.where(u > LINEAR_ABOVE, u, np.logaddexp(u, u.dtype.type(0)))
+    return np.where(u > LINEAR_ABOVE, u, np.maximum(u, 0) + np.log1p(np.exp(-np.abs(u))))
 
 
 def _softplus_slope(u: Array) -> Array:
