@@ -50,6 +50,7 @@ class Rule:
         made_of: Of a rule with sums: the function of its parts, which takes what the twin takes and returns what a step
             is made of. A plan keeps that where its caller wants it (`add_parts`).
         parts: The named tuple of parts.
+        choice: Of a file that leaves a function open: which one it is, the end of the rule's name.
     """
 
     twin: Twin
@@ -63,12 +64,13 @@ class Rule:
     present: tuple[str, ...] = ()
     made_of: Twin | None = None
     parts: type[Any] | None = None
+    choice: str = ""
     name: str = field(init=False)
     inputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         name = self.twin.__name__.removesuffix("_sums")
-        object.__setattr__(self, "name", "_".join([name, *self.present]))
+        object.__setattr__(self, "name", "_".join([name, *filter(None, [self.choice]), *self.present]))
         object.__setattr__(self, "inputs", tuple(inspect.signature(self.twin).parameters)[1:-1])
 
     def having(self, *present: str) -> Rule:

@@ -1,0 +1,1 @@
+"""Networks that settle: energies, their activations, and relaxation."""
