@@ -7,7 +7,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from rulefile import Control, Rule, RuleError
+from rulefile import MAX_STREAMS, Control, Rule, RuleError
 
 HERE = Path(__file__).resolve().parent
 SKETCH = "sketch"  # what the shader that belongs to no rule is called among the rules
@@ -34,6 +34,39 @@ def sketch_shader(precision: str) -> str:
     """The shader that adds up the elements of each bucket of a sketch; the precision is that of its sums."""
     real, size = PRECISIONS[precision]
     return fill(_template("sketch.comp.in"), {"REAL": real, "SIZE": str(size), "DOUBLE": str(int(precision == "f64"))})
+
+
+def elementary(precision: str) -> str:
+    """lib/elementary.glsl, with what it needs around it."""
+    real, _ = PRECISIONS[precision]
+    double = precision == "f64"
+    return fill(
+        _template("elementary.glsl.in"),
+        {
+            "REAL": real,
+            "DOUBLE": str(int(double)),
+            "LOWEST_EXP": "-708" if double else "-87",
+            "HIGHEST_EXP": "710" if double else "89",
+            # 1.5 times the first power of two whose numbers have no fractions.
+            "ROUNDER": "6755399441055744.0" if double else "12582912.0",
+            "ELEMENTARY": _template("lib/elementary.glsl"),
+        },
+    )
+
+
+def closed(source: str) -> str:
+    """Without the line that leaves a function open: GLSL has no macros of any number of arguments."""
+    return re.sub(r"\bONE_OF\([^)]*\)", "", source)
+
+
+def choosing(open_name: str, choices: tuple[str, ...], constant: str) -> str:
+    """The functions that a rule file leaves open: the one of this pipeline, by a specialization constant."""
+
+    def function(which: str) -> str:
+        cases = "".join(f"  if ({constant} == {k}) return {name}_{which}(x);\n" for k, name in enumerate(choices[:-1]))
+        return f"float {open_name}_{which}(float x) {{\n{cases}  return {choices[-1]}_{which}(x);\n}}\n"
+
+    return _template("lib/activations.glsl") + function("value") + function("slope")
 
 
 def _in_precision(source: str, real: str) -> str:
@@ -81,6 +114,10 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
         otherwise[rule.inputs[-1]] = ("kDrawn", "drawn(segment.element + begin, segment.random_stream)")
         draws = WORDS + _template("lib/philox.glsl") + _template("lib/draws.glsl")
         draw_pack = fill(_DRAW_PACK, {"REAL": real, "NUMBERS": _NUMBERS[rule.drawn]})
+    choice, library, chosen = "", "", ""
+    if rule.choices:
+        choice, library = _CHOICE, elementary(precision)
+        chosen = choosing(rule.open_name, rule.choices, "kChoice")
     load_tail = []
     for k, n in streams:
         if n not in otherwise:
@@ -117,7 +154,8 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
             "REAL": real,
             "SIZE": str(size),
             "DOUBLE": str(int(precision == "f64")),
-            "SOURCE": _in_precision(_template("lib/gradient.glsl") + row + rule.source, real),
+            "SOURCE": library
+            + _in_precision(_template("lib/gradient.glsl") + row + chosen + closed(rule.source), real),
             "PARAMETER": rule.state[0],
             "GRADIENT": rule.inputs[0],
             "LOAD_PACKS": _lines(
@@ -134,6 +172,7 @@ def _pass(rule: Rule, precision: str, name: str) -> str:
             "OPTIONAL": _lines(
                 0, [_MISSING.format(id=_FIRST_MISSING + rule.fields.index(n), n=n) for n, _ in rule.optional]
             ),
+            "CHOICE": choice,
             "DRAWS": draws,
             "DRAW_PACK": draw_pack,
             "PACK_FIELDS": pack_fields,
@@ -190,6 +229,7 @@ Pack drawn(uint64_t element, uint random_stream) {
 # By their place in the state.
 _FIRST_MISSING = 7
 _MISSING = "layout(constant_id = {id}) const bool kMissing_{n} = false;"
+_CHOICE = f"layout(constant_id = {_FIRST_MISSING + MAX_STREAMS}) const uint kChoice = 0;"
 _DOUBLES = """layout(buffer_reference, scalar, buffer_reference_align = 8) readonly buffer Doubles { double of[]; };
 layout(buffer_reference, scalar, buffer_reference_align = 8) writeonly buffer DoubleRow { double of[@ROW_COUNT@]; };
 """

@@ -21,6 +21,14 @@ have, in the order of the struct (``x``, ``x_mask``), and an update does not cha
 
     OPTIONAL(mask, 1)                             // what it is where it is missing: a whole number
 
+A function may be left open. There is one rule for each that it may be, and the names of these rules end in it
+(``x_relu``, ``x_tanh``)::
+
+    ONE_OF(phi, relu, tanh, ...)                  // phi_value(x) and its derivative phi_slope(x) are relu_value and
+                                                  // relu_slope of shaders/lib/activations.glsl, or ...
+
+Functions of the file that are no pass of their own are marked ``MATH``.
+
 What a step is made of may be kept, element by element, where the caller of a rule with sums wants it::
 
     struct XParts { float part_grad, ...; };      // nothing reads these in a step
@@ -41,6 +49,7 @@ A file with sums and no update is a rule that only measures. A control file hold
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +108,9 @@ class Rule:
     parts_type: str = ""
     parts: tuple[str, ...] = ()
     absent: tuple[tuple[str, int], ...] = ()
+    open_name: str = ""
+    choices: tuple[str, ...] = ()
+    choice: str = ""
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -183,6 +195,8 @@ def parse(path: Path) -> Rule:
         _optional(path, code, state),
         parts_type,
         structs.get(parts_type, ()),
+        (),
+        *_open(path, code),
     )
     reserved = RESERVED.intersection(rule.streams + rule.scalars + rule.sums + rule.parts)
     if reserved:
@@ -196,13 +210,29 @@ def parse(path: Path) -> Rule:
 
 
 def variants(rule: Rule) -> list[Rule]:
-    """The rule with all subsets of its optional fields."""
+    """The rule with each of its choices, and all subsets of its optional fields."""
     made = []
-    for k in range(2 ** len(rule.optional)):
+    for choice, k in itertools.product(rule.choices or ("",), range(2 ** len(rule.optional))):
         absent = tuple(field for bit, field in enumerate(rule.optional) if not k >> bit & 1)
         there = [n for n in rule.fields if n in dict(rule.optional) and n not in dict(absent)]
-        made.append(dataclasses.replace(rule, name="_".join([rule.function, *there]), absent=absent))
+        name = "_".join([rule.function, *filter(None, [choice]), *there])
+        made.append(dataclasses.replace(rule, name=name, absent=absent, choice=choice))
     return made
+
+
+def _open(path: Path, code: str) -> tuple[str, tuple[str, ...]]:
+    """The name of the function that is left open, and what it may be."""
+    found = re.findall(r"\bONE_OF\(([^)]*)\)", code)
+    if not found:
+        return "", ()
+    name, *choices = (part.strip() for part in found[0].split(","))
+    library = (Path(__file__).parent / "lib" / "activations.glsl").read_text()
+    for choice in choices:
+        if not re.search(rf"\b{choice}_value\(", library):
+            raise RuleError(f"{path.name}: ONE_OF({name}, ...) names {choice!r}, which lib/activations.glsl has not")
+    if len(found) > 1 or not choices:
+        raise RuleError(f"{path.name}: one function at most is left open, and may be one thing or more")
+    return name, tuple(choices)
 
 
 def _optional(path: Path, code: str, state: tuple[str, ...]) -> tuple[tuple[str, int], ...]:

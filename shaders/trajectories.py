@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpp import words_of
-from glsl import PRECISIONS, WORDS, fill
+from glsl import PRECISIONS, WORDS, elementary, fill
 from potentialfile import Potential
 
 HERE = Path(__file__).resolve().parent
@@ -36,7 +36,6 @@ def trajectory_shader(potential: Potential, method: str, precision: str) -> str:
     """The shader of one method in one potential."""
     real, size = PRECISIONS[precision]
     files, run = METHODS[method]
-    double = precision == "f64"
     tables = (
         f"float {name}(uint i) {{ return Reals(setup().tables[{k}]).of[i]; }}"
         for k, name in enumerate(potential.tables)
@@ -46,13 +45,8 @@ def trajectory_shader(potential: Potential, method: str, precision: str) -> str:
         {
             "REAL": real,
             "SIZE": str(size),
-            "DOUBLE": str(int(double)),
-            "LOWEST_EXP": "-708" if double else "-87",
-            "HIGHEST_EXP": "710" if double else "89",
-            # 1.5 times the first power of two whose numbers have no fractions.
-            "ROUNDER": "6755399441055744.0" if double else "12582912.0",
             "WORDS": WORDS + _text("lib/philox.glsl") + _text("lib/draws.glsl"),
-            "ELEMENTARY": _text("lib/elementary.glsl"),
+            "ELEMENTARY": elementary(precision),
             "NAMES": _text("trajectories/names.glsl"),
             "GLOBALS": "".join(f"{real} {name};\n" for name in potential.constants),
             "ACCESSORS": "\n".join(tables),

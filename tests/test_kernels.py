@@ -21,6 +21,8 @@ import grilly_optim
 import rulefile
 from check_vectorised import flags, scalar_loops
 from grilly_optim import _devices, kernels, optim
+from grilly_optim.energy._relax import relax_rule
+from grilly_optim.energy.activations import ACTIVATIONS
 from grilly_optim.kernels.rule import Rule
 from tests.table import BY_RULE, ROWS, Row, assert_bits, train
 
@@ -39,9 +41,16 @@ TWINS = {
     for value in vars(importlib.import_module(module)).values()
     if isinstance(value, Rule)
 }
+TWINS |= {relax_rule(name).name: relax_rule(name) for name in ACTIVATIONS}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "shaders/rules").glob("*.glsl")))
+def _names() -> list[str]:
+    """The rules of all files, with every choice that they leave open and without optional fields."""
+    parsed = [rulefile.parse(path) for path in sorted((ROOT / "shaders/rules").glob("*.glsl"))]
+    return ["_".join([rule.name, *([choice] if choice else [])]) for rule in parsed for choice in rule.choices or ("",)]
+
+
+@pytest.mark.parametrize("name", _names())
 def test_every_rule_has_a_twin_with_its_names(name: str) -> None:
     rule = TWINS[name]
     ours = (rule.state_fields, rule.inputs, rule.scalar_fields, rule.sum_fields, rule.number_fields)
@@ -225,6 +234,9 @@ PARTS = "struct AParts { float part; };\nPARTS AParts a_parts(AState s, float g,
             GOOD + SUMS + PARTS.replace("part;", ", ".join(f"part{i}" for i in range(15)) + ";"),
             r"a.glsl: 17 streams, at most 16",
         ),
+        ("a", GOOD + "ONE_OF(phi, relu, swish)", r"a.glsl: ONE_OF\(phi, ...\) names 'swish', which lib/activations"),
+        ("a", GOOD + "ONE_OF(phi)", r"a.glsl: one function at most is left open, and may be one thing or more"),
+        ("a", GOOD + "ONE_OF(phi, relu) ONE_OF(psi, relu)", r"a.glsl: one function at most is left open"),
         ("a", GOOD + "OPTIONAL(q, 0)", r"a.glsl: OPTIONAL\(q\) is none of the fields"),
     ],
 )

@@ -44,6 +44,7 @@ struct Rule {
   bool updates;                           // false: a rule that only measures
   bool either;                            // the pass with sums is the whole step: a run makes it, or the update
   bool decides;                           // false: the numbers are the sums, and the scalars stay as they are
+  std::uint32_t choice;                   // which function the one is that the rule's file leaves open
   SpirvPair update, first_pass, decision;
 
   // Which passes a run makes that takes these numbers.

@@ -16,6 +16,15 @@
 #define NORMAL(name)
 #define UNIFORM(name)
 #define OPTIONAL(name, value)
+#define ONE_OF(name, ...)
+#define MATH static inline
+
+// What depends on the precision in lib/elementary.glsl. Real is the precision's type where this is used.
+#define GRILLY_DOUBLE (sizeof(Real) == 8)
+#define LOWEST_EXP (GRILLY_DOUBLE ? -708 : -87)
+#define HIGHEST_EXP (GRILLY_DOUBLE ? 710 : 89)
+// 1.5 times the first power of two whose numbers have no fractions.
+#define ROUNDER (GRILLY_DOUBLE ? 6755399441055744.0 : 12582912.0)
 
 // Elements do not depend on one another: a stream is either a different one or the same memory, element by element.
 #if defined(__clang__)
@@ -59,6 +68,15 @@ static inline double floor(double x) { return std::floor(x); }
 static inline int floatBitsToInt(float x) { return std::bit_cast<int>(x); }
 static inline float intBitsToFloat(int x) { return std::bit_cast<float>(x); }
 static inline float mix(float a, float b, bool second) { return second ? b : a; }
+static inline double mix(double a, double b, bool second) { return second ? b : a; }
+static inline bool isnan(float x) { return x != x; }
+static inline bool isnan(double x) { return x != x; }
+// 2^k for whole k, of a range in which that is a normal number. Behind 1.5 * 2^52 a double has its whole part in its last
+// bits: not every instruction set has a conversion to 64 bits.
+static inline float power_of_two(float k) { return std::bit_cast<float>((static_cast<std::int32_t>(k) + 127) << 23); }
+static inline double power_of_two(double k) {
+  return std::bit_cast<double>(std::bit_cast<std::uint64_t>(k + (6755399441055744.0 + 1023)) << 52);
+}
 
 }  // namespace GRILLY_ISA
 }  // namespace grilly

@@ -12,15 +12,6 @@
 namespace grilly {
 namespace GRILLY_ISA {
 
-// Of one number.
-static inline bool isnan(float x) { return x != x; }
-static inline bool isnan(double x) { return x != x; }
-static inline double mix(double a, double b, bool second) { return second ? b : a; }
-static inline float power_of_two(float k) { return std::bit_cast<float>((static_cast<std::int32_t>(k) + 127) << 23); }
-static inline double power_of_two(double k) {
-  return std::bit_cast<double>((static_cast<std::int64_t>(k) + 1023) << 52);
-}
-
 #if defined(GRILLY_MANY)
 
 // As many chains whatever the instruction set and the precision.

@@ -133,9 +133,10 @@ VkPipeline VulkanDevice::pipeline(const Pass& pass) {
   VkShaderModule module;
   check(vk.vkCreateShaderModule(handle, &module_info, nullptr, &module), "vkCreateShaderModule");
   // constant_id is the position; a shader takes those that it declares.
-  std::array<std::uint32_t, 7 + kMaxStreams> constants{kLocalSize,  packs,      pass.mixed, pass.anchored,
+  std::array<std::uint32_t, 8 + kMaxStreams> constants{kLocalSize,  packs,      pass.mixed, pass.anchored,
                                                        pass.traced, pass.drawn, pass.parted};
   for (std::size_t field = 0; field < kMaxStreams; ++field) constants[7 + field] = pass.missing >> field & 1;
+  constants[7 + kMaxStreams] = pass.choice;
   std::array<VkSpecializationMapEntry, constants.size()> entries;
   for (std::uint32_t id = 0; id < entries.size(); ++id)
     entries[id] = {id, id * static_cast<std::uint32_t>(sizeof constants[0]), sizeof constants[0]};

@@ -221,6 +221,7 @@ void VulkanPlan::prepare(std::vector<Transfer>& up) {
 
 Pass VulkanPlan::pass(const SpirvPair& shader) const {
   Pass made{&shader, precision, mixed(), anchored(), traced(), draws, parted()};
+  made.choice = rule.choice;
   for (std::size_t k = 0; k < rule.fields.size(); ++k)
     if (rule.fields[k] == kMissing) made.missing |= 1u << k;
   return made;

@@ -170,6 +170,7 @@ struct Pass {
   Precision precision;
   bool mixed = false, anchored = false, traced = false, drawn = false, parted = false;
   std::uint32_t missing = 0;  // a bit for each field of the shader
+  std::uint32_t choice = 0;   // Rule::choice
   auto operator<=>(const Pass&) const = default;
 };
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from grilly_optim.energy._relax import relax_rule
 from grilly_optim.energy._relaxation import Outcome, Request
+from grilly_optim.energy.activations import Activation
 from grilly_optim.optim._plans import REFUSED
 
 if TYPE_CHECKING:
@@ -52,16 +53,16 @@ class HostRelaxation:
         self._r, self._u, self._pull, self._back, self._prediction, self._message = (blank() for _ in range(6))
         self._zero = blank()
         self._free = [i for i in range(count) if not clamped[i]]
-        by_phi: dict[str, list[int]] = {}
+        by_phi: dict[Activation, list[int]] = {}
         for i in self._free:
-            by_phi.setdefault(model.phi[i].name, []).append(i)
+            by_phi.setdefault(model.phi[i], []).append(i)
         # Norms are by sample; without them a layer is one piece.
         chains = batch if measured else 1
         self._launches = [
             _Launch(
                 layers,
                 self._backend.plan(
-                    relax_rule(model.phi[layers[0]]),
+                    relax_rule(phi),
                     [self._r[i] for i in layers],
                     layers,
                     chains,
@@ -69,7 +70,7 @@ class HostRelaxation:
                 ),
                 np.zeros((len(layers), batch)),
             )
-            for layers in by_phi.values()
+            for phi, layers in by_phi.items()
         ]
         self._made_for = wanted
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from grilly_optim.energy.activations import Activation
+from grilly_optim.energy.activations import Activation, get_activation
 from grilly_optim.kernels.rule import Rule
 
 Array = NDArray[Any]
@@ -37,18 +38,33 @@ class RelaxSums(NamedTuple):
 
 def gradient(u: Array, pull: Array, back: Array, slope: Array, own: Any, gain: Any) -> Array:
     """dE/du of units that are pulled to `pull`, and hear `back` from their neighbours."""
-    return own * (u - pull) - gain * (slope * back)  # type: ignore[no-any-return]
+    return own * (u - pull) - gain * slope * back  # type: ignore[no-any-return]
 
 
-def relax_rule(phi: Activation) -> Rule:
-    """The rule for units with this activation."""
+@cache
+def relax_rule(phi: str | Activation) -> Rule:
+    """The rule for units with this activation: one step towards equilibrium.
+
+    ::
+
+        g = own (u - pull) - gain phi'(u) back,    u <- u - step g,    r <- phi(u)
+
+    Raises:
+        ValueError: There is no activation of that name.
+
+    Example:
+        >>> rule = relax_rule("tanh")
+        >>> rule.name, rule.inputs, rule.sum_fields
+        ('relax_tanh', ('pull', 'back'), ('gg',))
+    """
+    activation = get_activation(phi)
 
     def relax(s: RelaxState, pull: Array, back: Array, h: RelaxScalars) -> RelaxState:
-        u = s.u - h.step * gradient(s.u, pull, back, phi.derivative(s.u), h.own, h.gain)
-        return RelaxState(phi.function(u), u)
+        u = s.u - h.step * gradient(s.u, pull, back, activation.derivative(s.u), h.own, h.gain)
+        return RelaxState(activation.function(u), u)
 
     def relax_sums(s: RelaxState, pull: Array, back: Array, h: RelaxScalars) -> RelaxSums:
-        g = gradient(s.u, pull, back, phi.derivative(s.u), h.own, h.gain)
+        g = gradient(s.u, pull, back, activation.derivative(s.u), h.own, h.gain)
         return RelaxSums(g * g, *relax(s, pull, back, h))
 
-    return Rule(relax, RelaxState, RelaxScalars, relax_sums, RelaxSums, choice=phi.name)
+    return Rule(relax, RelaxState, RelaxScalars, relax_sums, RelaxSums, choice=activation.name)

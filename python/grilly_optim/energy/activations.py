@@ -1,4 +1,4 @@
-"""Activations of units, and their derivatives."""
+"""Activations of units and their derivatives: the twins of shaders/lib/activations.glsl."""
 
 from __future__ import annotations
 
@@ -39,49 +39,57 @@ class Activation:
     derivative: Callable[[Array], Array]
 
 
+def _fading(u: Array) -> Array:
+    """exp(-|u|), which overflows nowhere."""
+    return np.exp(-np.abs(u))
+
+
+def _number(found: Array, u: Array) -> Array:
+    """NaN where u is."""
+    return np.where(np.isnan(u), u, found)
+
+
 def _sigmoid(u: Array) -> Array:
-    e = np.exp(-np.abs(u))
-    return np.where(u >= 0, 1, e) / (1 + e)  # type: ignore[no-any-return]
+    e = _fading(u)
+    return np.where(u < 0, e, e.dtype.type(1)) / (1 + e)  # type: ignore[no-any-return]
 
 
 def _sigmoid_slope(u: Array) -> Array:
-    s = _sigmoid(u)
-    return s * (1 - s)  # type: ignore[no-any-return]
+    e = _fading(u)
+    return e / ((1 + e) * (1 + e))  # type: ignore[no-any-return]
 
 
 def _tanh_slope(u: Array) -> Array:
-    t = np.tanh(u)
-    return 1 - t * t
+    e = np.square(_fading(u))
+    return 4 * e / ((1 + e) * (1 + e))  # type: ignore[no-any-return]
 
 
 def _softplus(u: Array) -> Array:
-    return np.where(u > LINEAR_ABOVE, u, np.maximum(u, 0) + np.log1p(np.exp(-np.abs(u))))
+    return np.where(u > LINEAR_ABOVE, u, np.maximum(u, 0) + np.log1p(_fading(u)))
 
 
 def _softplus_slope(u: Array) -> Array:
     return np.where(u > LINEAR_ABOVE, u.dtype.type(1), _sigmoid(u))
 
 
-def _chosen(condition: Array, u: Array, then: float, otherwise: float) -> Array:
-    """Two numbers, by a condition on u, in u's dtype; NaN where u is NaN."""
-    return np.where(np.isnan(u), u, np.where(condition, u.dtype.type(then), u.dtype.type(otherwise)))
+def _above_0(u: Array, then: float, otherwise: float) -> Array:
+    """One number where u is above 0, and another up to there."""
+    return _number(np.where(u > 0, u.dtype.type(then), u.dtype.type(otherwise)), u)
+
+
+def _hard_slope(u: Array) -> Array:
+    return _number(((u >= 0) & (u <= 1)).astype(u.dtype), u)
 
 
 ACTIVATIONS = {
     a.name: a
     for a in (
-        Activation("identity", lambda u: u.copy(), np.ones_like),
-        Activation("relu", lambda u: np.maximum(u, 0), lambda u: _chosen(u > 0, u, 1, 0)),
-        Activation(
-            "leaky_relu",
-            lambda u: np.where(u > 0, u, u.dtype.type(LEAK) * u),
-            lambda u: _chosen(u > 0, u, 1, LEAK),
-        ),
+        Activation("identity", lambda u: u.copy(), lambda u: _above_0(u, 1, 1)),
+        Activation("relu", lambda u: np.maximum(u, 0), lambda u: _above_0(u, 1, 0)),
+        Activation("leaky_relu", lambda u: np.where(u < 0, u * u.dtype.type(LEAK), u), lambda u: _above_0(u, 1, LEAK)),
         Activation("sigmoid", _sigmoid, _sigmoid_slope),
         Activation("tanh", np.tanh, _tanh_slope),
-        Activation(
-            "hard_sigmoid", lambda u: np.clip(u, 0, 1), lambda u: _chosen(np.logical_and(u >= 0, u <= 1), u, 1, 0)
-        ),
+        Activation("hard_sigmoid", lambda u: np.clip(u, 0, 1), _hard_slope),
         Activation("softplus", _softplus, _softplus_slope),
     )
 }

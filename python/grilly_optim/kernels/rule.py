@@ -50,7 +50,7 @@ class Rule:
         made_of: Of a rule with sums: the function of its parts, which takes what the twin takes and returns what a step
             is made of. A plan keeps that where its caller wants it (`add_parts`).
         parts: The named tuple of parts.
-        choice: Which one it is of the rules that are made of one file, where a file makes several.
+        choice: Of a file that leaves a function open: which one it is, the end of the rule's name.
     """
 
     twin: Twin
