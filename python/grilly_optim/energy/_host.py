@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -74,20 +75,20 @@ class HostRelaxation:
         ]
         self._made_for = wanted
 
-    def run(self, request: Request) -> Outcome:
-        """Relax from where the model is; the model itself is left as it is."""
+    def run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
+        """See `Relaxation`."""
         # Overflow is the caller's, and passes through as it does on every other device.
         with np.errstate(all="ignore"):
-            return self._run(request)
+            return self._run(request, fixed)
 
-    def _run(self, request: Request) -> Outcome:
+    def _run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
         self._prepare(request.measured)
         model, batch = self._model, self._model.batch_size
         for i, (phi, u, r, own) in enumerate(zip(model.phi, model.u, self._r, self._u, strict=True)):
             r[...] = phi.function(u)
             own[...] = u
-            if i + 1 < model.n_layers and i not in self._free:
-                self._predict(i)
+            if i in fixed:
+                self._prediction[i + 1] = fixed[i]
         for launch in self._launches:
             for k, i in enumerate(launch.layers):
                 launch.plan.write_state("u", k, self._u[i])

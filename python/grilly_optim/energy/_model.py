@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from grilly_optim._devices import open_device
 from grilly_optim.arrays import empty
 from grilly_optim.energy import _contrast, _snapshot
 from grilly_optim.energy._relax import gradient
-from grilly_optim.energy._relaxation import Relaxation, Request
+from grilly_optim.energy._relaxation import Outcome, Relaxation, Request
 from grilly_optim.energy._relaxing import relaxation
 from grilly_optim.energy.activations import ACTIVATIONS, Activation, get_activation
 from grilly_optim.energy.costs import Cost
@@ -97,11 +98,11 @@ class EnergyModel(ABC):
         """
 
     @abstractmethod
-    def _terms(self, u: Sequence[Array], r: Sequence[Array]) -> list[Array]:
+    def _terms(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
         """What each layer adds to the energies (batch,), without the cost."""
 
     @abstractmethod
-    def _errors(self, u: Sequence[Array], r: Sequence[Array]) -> list[Array]:
+    def _errors(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
         """For each connection x (batch, out), such that dE/dW = x^T r and dE/db = x."""
 
     # Parameters and states.
@@ -266,9 +267,15 @@ class EnergyModel(ABC):
     def _outputs(self, u: Sequence[Array]) -> list[Array]:
         return [phi.function(state) for phi, state in zip(self.phi, u, strict=True)]
 
-    def _energies(self, u: Sequence[Array]) -> Array:
+    def _predictions(self, r: Sequence[Array], known: Mapping[int, Array] = MappingProxyType({})) -> list[Array]:
+        """W_i r_i + b_i of each connection, but for those that are known."""
+        layers = enumerate(zip(r, self.weights, self.biases, strict=False))
+        return [known[i] if i in known else x @ weight.T + b for i, (x, weight, b) in layers]
+
+    def _energies(self, u: Sequence[Array], known: Mapping[int, Array] = MappingProxyType({})) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
-            terms = self._terms(u, self._outputs(u))
+            r = self._outputs(u)
+            terms = self._terms(u, r, self._predictions(r, known))
             terms[-1] = terms[-1] + self.c_energy.compute_energy(u[-1])
         for i, (state, term) in enumerate(zip(u, terms, strict=True)):
             for what, found in (("state", state), ("energy", term)):
@@ -289,8 +296,7 @@ class EnergyModel(ABC):
     def u_get_gradients(self) -> list[Array | None]:
         """dE/du (batch, n) of each layer, each sample's own; None for a clamped one."""
         r = self._outputs(self._u)
-        predictions: list[Array | None] = [None]
-        predictions += [x @ W.T + b for x, W, b in zip(r, self.weights, self.biases, strict=False)]
+        predictions: list[Array | None] = [None, *self._predictions(r)]
         gradients: list[Array | None] = []
         last = self.n_layers - 1
         for i, (phi, u) in enumerate(zip(self.phi, self._u, strict=True)):
@@ -329,7 +335,7 @@ class EnergyModel(ABC):
             loss = loss.astype(self.dtype)
         r = self._outputs(self._u)
         gradients = []
-        for x, before in zip(self._errors(self._u, r), r, strict=False):
+        for x, before in zip(self._errors(self._u, r, self._predictions(r)), r, strict=False):
             weighted = loss[:, None] * x
             gradients += [weighted.T @ before, weighted.sum(0)]
         return gradients
@@ -350,7 +356,7 @@ class EnergyModel(ABC):
             TypeError: dt or tau is no real number.
             ValueError: dt or tau is not above 0; or the gradient is NaN or infinite. States are left as they are.
         """
-        outcome = self._relaxed(Request(self._step_size(dt, tau), 1, measured=True))
+        outcome = self._relaxed(Request(self._step_size(dt, tau), 1, measured=True), self._fixed())
         assert outcome.norms is not None
         norm = float(outcome.norms.mean())
         if not np.isfinite(norm):
@@ -386,9 +392,10 @@ class EnergyModel(ABC):
             AT_LEAST_0.take("tol", tol),
             Flag().take("per_sample", per_sample),
         )
-        before = self._energies(self._u)
-        outcome = self._relaxed(request._replace(measured=request.tol > 0))
-        energy = self._energies(outcome.u)
+        fixed = self._fixed()
+        before = self._energies(self._u, fixed)
+        outcome = self._relaxed(request._replace(measured=request.tol > 0), fixed)
+        energy = self._energies(outcome.u, fixed)
         self._take(outcome)
         self._energy = energy
         return float(np.sum(energy - before, dtype=np.float64))
@@ -396,11 +403,20 @@ class EnergyModel(ABC):
     def _step_size(self, dt: Any, tau: Any) -> float:
         return float(POSITIVE.take("dt", dt) / POSITIVE.take("tau", tau))
 
-    def _relaxed(self, request: Request) -> Any:
-        self.c_energy.require_target(self._u[-1].shape)
-        return self._relaxation.run(request)
+    def _fixed(self) -> dict[int, Array]:
+        """W_i r_i + b_i of the connections whose r_i is clamped."""
+        with np.errstate(all="ignore"):
+            return {
+                i: phi.function(u) @ weight.T + b
+                for i, (phi, u, weight, b) in enumerate(zip(self.phi, self._u, self.weights, self.biases, strict=False))
+                if self.clamp_du[i]
+            }
 
-    def _take(self, outcome: Any) -> None:
+    def _relaxed(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
+        self.c_energy.require_target(self._u[-1].shape)
+        return self._relaxation.run(request, fixed)
+
+    def _take(self, outcome: Outcome) -> None:
         for u, new in zip(self._u, outcome.u, strict=True):
             u[...] = new
         self._steps, self._energy = outcome.steps, None

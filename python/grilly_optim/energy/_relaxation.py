@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,5 +46,8 @@ class Outcome(NamedTuple):
 class Relaxation(Protocol):
     """Who relaxes a model."""
 
-    def run(self, request: Request) -> Outcome:
-        """Relax from where the model is; the model itself is left as it is."""
+    def run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
+        """Relax from where the model is; the model itself is left as it is.
+
+        `fixed` has W_i r_i + b_i of the connections whose r_i is clamped.
+        """

@@ -87,13 +87,12 @@ class ConditionalGaussian(EnergyModel):
             pull = pull - cost / 2
         return pull, zero if returned is None else returned
 
-    def _terms(self, u: Sequence[Array], r: Sequence[Array]) -> list[Array]:
-        errors = self._errors(u, r)  # twice what they are
-        return [np.zeros(len(u[0]), u[0].dtype), *(np.square(x / 2).sum(1, dtype=x.dtype) for x in errors)]
+    def _terms(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
+        errors = (prediction - state for prediction, state in zip(predictions, u[1:], strict=True))
+        return [np.zeros(len(u[0]), u[0].dtype), *(np.square(e).sum(1, dtype=e.dtype) for e in errors)]
 
-    def _errors(self, u: Sequence[Array], r: Sequence[Array]) -> list[Array]:
-        ahead = zip(r, self.weights, self.biases, u[1:], strict=False)
-        return [2 * (before @ W.T + b - state) for before, W, b, state in ahead]
+    def _errors(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
+        return [2 * (prediction - state) for prediction, state in zip(predictions, u[1:], strict=True)]
 
     def fast_init(self) -> None:
         """Set each layer that is not clamped to what the one before predicts: a feed-forward pass."""

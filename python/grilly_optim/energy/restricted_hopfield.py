@@ -61,13 +61,13 @@ class RestrictedHopfield(EnergyModel):
             return pull, zero if heard is None else heard
         return pull, np.add(prediction, returned, out=out)
 
-    def _terms(self, u: Sequence[Array], r: Sequence[Array]) -> list[Array]:
+    def _terms(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
         terms = [np.square(state).sum(1, dtype=state.dtype) / 2 for state in u]
-        for i, (weight, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            terms[i + 1] = terms[i + 1] - (r[i + 1] * (r[i] @ weight.T + b)).sum(1, dtype=weight.dtype)
+        for i, prediction in enumerate(predictions):
+            terms[i + 1] = terms[i + 1] - (r[i + 1] * prediction).sum(1, dtype=prediction.dtype)
         return terms
 
-    def _errors(self, u: Sequence[Array], r: Sequence[Array]) -> list[Array]:
+    def _errors(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
         return [-x for x in r[1:]]
 
     def fast_init(self) -> None:
