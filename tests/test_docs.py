@@ -37,9 +37,10 @@ def test_every_public_function_has_an_example() -> None:
         assert ">>>" in (getattr(grilly_optim, name).__doc__ or ""), name
     bases_and_results = ("Optimizer", "Sampler", "Scheduler", "Prior", "Preconditioner", "PreconditionerCoefs")
     bases_and_results += ("EpsilonBetaSweep", "SketchBuffer", "TraceStatistics")
-    bases_and_results += ("BuiltIn", "FromAutograd", "GradientCheck")
+    bases_and_results += ("BuiltIn", "Cost", "FromAutograd", "GradientCheck")
     sampling = grilly_optim.sampling
     packages = (grilly_optim.optim, grilly_optim.continual, sampling, sampling.potentials, grilly_optim.schedules)
+    packages += (importlib.import_module("grilly_optim.energy"),)
     for package in packages:
         for name in package.__all__:
             if name not in bases_and_results and callable(getattr(package, name)):

@@ -12,7 +12,7 @@ from grilly_optim.arrays import asarray, empty, zeros
 from grilly_optim.parameter import Parameter
 
 if TYPE_CHECKING:
-    from grilly_optim import checkpoint, continual, random, sampling, schedules
+    from grilly_optim import checkpoint, continual, energy, random, sampling, schedules
 
 __all__ = [
     "DeviceInfo",
@@ -27,6 +27,7 @@ __all__ = [
     "default_device",
     "devices",
     "empty",
+    "energy",
     "optim",
     "random",
     "sampling",
@@ -37,7 +38,7 @@ __all__ = [
 __version__: str
 
 # Imported when they are asked for: each would take a good part of the time of this import.
-_LAZY = ("checkpoint", "continual", "random", "sampling", "schedules")
+_LAZY = ("checkpoint", "continual", "energy", "random", "sampling", "schedules")
 
 
 def __getattr__(name: str) -> Any:
