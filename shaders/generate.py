@@ -13,6 +13,8 @@ from pathlib import Path
 from cpp import loops, table
 from glsl import PRECISIONS, SKETCH, compile_shader, shaders, sketch_shader
 from potentialfile import Potential, parse_potential
+from relaxation import CONTRACTED, RELAXATION, relaxation_shader, relaxation_table
+from relaxation import NAME as RELAXATION_NAME
 from rulefile import Rule, RuleError, parse, variants
 from trajectories import METHODS, potential_table, trajectory_loops, trajectory_shader
 
@@ -22,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 def compile_all(
     rules: list[Rule], potentials: list[Potential], out: Path, glslang: str
 ) -> dict[tuple[str, str, str], list[int]]:
-    """The SPIR-V of every rule file, pass and precision, of every potential, method and precision, and of sketches."""
+    """The SPIR-V of every rule file by pass, of every potential by method, of sketches and of relaxations."""
     texts = {
         (rule.name, name, precision): text
         for rule in rules
@@ -36,11 +38,16 @@ def compile_all(
         for precision in PRECISIONS
     }
     texts |= {(SKETCH, "sums", precision): sketch_shader(precision) for precision in PRECISIONS}
+    texts |= {
+        (RELAXATION_NAME, name, precision): relaxation_shader(name, precision)
+        for name in RELAXATION
+        for precision in PRECISIONS
+    }
     spirv = {}
     for key, text in texts.items():
         source = out / f"{'_'.join(key)}.comp"
         source.write_text(text)
-        spirv[key] = compile_shader(glslang, source)
+        spirv[key] = compile_shader(glslang, source, key[:2] == (RELAXATION_NAME, CONTRACTED))
     return spirv
 
 
@@ -67,6 +74,7 @@ def main() -> None:
         write(options.out / "rules.cpp", table(rules, spirv))
         write(options.out / "trajectories.cpp", trajectory_loops(potentials))
         write(options.out / "potentials.cpp", potential_table(potentials, spirv))
+        write(options.out / "relaxation.cpp", relaxation_table(spirv))
     except RuleError as error:
         sys.exit(f"shaders/generate.py: {error}")
 

@@ -229,7 +229,8 @@ Pack drawn(uint64_t element, uint random_stream) {
 # By their place in the state.
 _FIRST_MISSING = 7
 _MISSING = "layout(constant_id = {id}) const bool kMissing_{n} = false;"
-_CHOICE = f"layout(constant_id = {_FIRST_MISSING + MAX_STREAMS}) const uint kChoice = 0;"
+CHOICE_ID = _FIRST_MISSING + MAX_STREAMS
+_CHOICE = f"layout(constant_id = {CHOICE_ID}) const uint kChoice = 0;"
 _DOUBLES = """layout(buffer_reference, scalar, buffer_reference_align = 8) readonly buffer Doubles { double of[]; };
 layout(buffer_reference, scalar, buffer_reference_align = 8) writeonly buffer DoubleRow { double of[@ROW_COUNT@]; };
 """
@@ -265,15 +266,16 @@ def _control(control: Control, sums: tuple[str, ...], precision: str) -> str:
     )
 
 
-def compile_shader(glslang: str, source: Path) -> list[int]:
-    """Compile to SPIR-V words in which no float operation may be contracted (fused)."""
+def compile_shader(glslang: str, source: Path, contracted: bool = False) -> list[int]:
+    """Compile to SPIR-V words in which no float operation may be contracted (fused), unless all may."""
     target = source.with_suffix(".spv")
     command = [glslang, "-V", "-g0", "--quiet", "--target-env", "vulkan1.2", "-o", str(target), str(source)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise RuleError(f"{source.name} does not compile:\n{result.stdout}{result.stderr}")
     data = target.read_bytes()
-    return forbid_contraction(list(struct.unpack(f"<{len(data) // 4}I", data)))
+    words = list(struct.unpack(f"<{len(data) // 4}I", data))
+    return words if contracted else forbid_contraction(words)
 
 
 def forbid_contraction(words: list[int]) -> list[int]:

@@ -469,6 +469,7 @@ PYBIND11_MODULE(_core, m) {
       .def("last_run_ns", &Device::last_run_ns);
 
   bind_trajectories(m, device_class);
+  bind_relaxation(m, device_class);
 
   m.def("cpu_device", &cpu_device);
   m.def("cpu_instruction_set", &cpu_instruction_set);

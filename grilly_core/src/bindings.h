@@ -57,5 +57,7 @@ void unlocked(bool worth_it, const Work& work) {
 
 // bindings_trajectories.cpp
 void bind_trajectories(py::module_& m, py::class_<Device, std::shared_ptr<Device>>& device);
+// bindings_relaxation.cpp
+void bind_relaxation(py::module_& m, py::class_<Device, std::shared_ptr<Device>>& device);
 
 }  // namespace grilly::python

@@ -82,6 +82,24 @@ class Trajectories:
         stats: NDArray[Any],
     ) -> None: ...
 
+class Relaxation:
+    def run(
+        self,
+        *,
+        u: Sequence[NDArray[Any]],
+        weights: Sequence[NDArray[Any]],
+        biases: Sequence[NDArray[Any]],
+        target: NDArray[Any] | None,
+        beta: float,
+        clamped: Sequence[bool],
+        step: float,
+        count: int,
+        tol: float,
+        per_sample: bool,
+        measured: bool,
+        check_every: int,
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]: ...
+
 class Device:
     @property
     def lost(self) -> bool: ...
@@ -126,6 +144,9 @@ class Device:
         tables: dict[str, NDArray[Any]],
         constants: dict[str, float],
     ) -> Trajectories: ...
+    def relaxation(
+        self, energy: str, cost: str, is_double: bool, dims: Sequence[int], batch: int, phi: Sequence[str]
+    ) -> Relaxation: ...
     def counters(self) -> dict[str, int]: ...
     def last_run_ns(self) -> int: ...
 

@@ -140,6 +140,8 @@ class Sketch;
 struct SketchLayout;
 class Trajectories;
 struct PotentialData;
+class Relaxation;
+struct Network;
 
 class Device : public std::enable_shared_from_this<Device> {
  public:
@@ -154,6 +156,8 @@ class Device : public std::enable_shared_from_this<Device> {
   // Of plans that this device made, which must outlive it.
   virtual std::unique_ptr<Sketch> make_sketch(SketchLayout layout) = 0;
   virtual std::unique_ptr<Trajectories> make_trajectories(const PotentialData& data) = 0;
+  // On the processor the host drives relaxations itself, with its own products: this throws DeviceUnavailable there.
+  virtual std::unique_ptr<Relaxation> make_relaxation(Network network) = 0;
   // Runs plans that this device made, in order, and returns when the parameters are readable. Rules with sums must all
   // be the same one: their numbers are the whole run's, taken from and written to `numbers`; one set for each bucket
   // where nothing is decided.

@@ -15,6 +15,7 @@
 
 #include "grilly/device.h"
 #include "grilly/errors.h"
+#include "grilly/relaxation.h"
 #include "plan.h"
 #include "pool.h"
 #include "sketch.h"
@@ -94,6 +95,11 @@ class CpuDevice final : public Device {
   }
   std::unique_ptr<Trajectories> make_trajectories(const PotentialData& data) override {
     return std::make_unique<cpu::CpuTrajectories>(*this, instruction_set(), data);
+  }
+  std::unique_ptr<Relaxation> make_relaxation(Network) override {
+    throw DeviceUnavailable(
+        "cpu has no relaxations of whole networks: products belong to the host's BLAS there, and a "
+        "step of a layer is the rule relax");
   }
   void run(std::span<Plan* const> plans, std::span<double> numbers) override;
 };

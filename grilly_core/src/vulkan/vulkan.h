@@ -15,6 +15,7 @@
 
 #include "grilly/device.h"
 #include "grilly/errors.h"
+#include "grilly/relaxation.h"
 #include "grilly/sketch.h"
 #include "grilly/trajectories.h"
 
@@ -186,6 +187,7 @@ class VulkanDevice final : public Device {
   std::unique_ptr<Plan> make_plan(const Rule& rule, Precision precision, std::vector<Segment> segments) override;
   std::unique_ptr<Sketch> make_sketch(SketchLayout layout) override;
   std::unique_ptr<Trajectories> make_trajectories(const PotentialData& data) override;
+  std::unique_ptr<Relaxation> make_relaxation(Network network) override;
   void run(std::span<Plan* const> plans, std::span<double> numbers) override;
   bool waits() const override { return true; }
   std::uint64_t last_run_ns() const override { return queue.last_ns; }
@@ -336,6 +338,29 @@ class VulkanTrajectories final : public Trajectories {
   const Use resident_;
   const std::vector<double> constants_;
   std::vector<OwnedBuffer> tables_;
+};
+
+// --- relaxation.cpp
+
+class VulkanRelaxation final : public Relaxation {
+ public:
+  VulkanRelaxation(VulkanDevice& device, Network network);
+  void run(const Relaxing& relaxing) override;
+
+ private:
+  // Of a layer: copies of what the device does not find where the caller has it, and what is made of that.
+  struct Buffers {
+    OwnedBuffer u, weight, bias, r, forward, error, back, partial;
+  };
+  OwnedBuffer& need(OwnedBuffer& buffer, VkDeviceSize bytes, Use use) const;
+  VkDeviceAddress bring(OwnedBuffer& copy, const void* host, VkDeviceSize bytes, std::vector<Transfer>& up) const;
+  template <class Real>
+  void run_in(const Relaxing& relaxing);
+
+  VulkanDevice& device_;
+  const Use resident_;
+  std::vector<Buffers> layers_;
+  OwnedBuffer target_, softmax_, state_, norms_, table_;
 };
 
 }  // namespace grilly::vulkan
