@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
-from grilly_optim import counters
+from grilly_optim import counters, devices
 from tests.energies import COSTS, DTYPES, ENERGIES, PHI, copies, model, soft_target
 
 every_energy = pytest.mark.parametrize("energy", ENERGIES)
@@ -180,3 +181,39 @@ def test_nan_is_named_by_layer(energy: str, device: str) -> None:
     m.weights[1][0, 0] = np.inf
     with pytest.raises(ValueError, match=r"the energy of layer 2 is -?(inf|nan) in sample 0"):
         m.update_energy()
+
+
+@pytest.mark.cases("vulkan", "staged")
+@every_energy
+def test_a_relaxation_is_one_submission(energy: str, device: str) -> None:
+    """The network of the original, 50 steps: all of them at once, to where NumPy goes."""
+    ends = []
+    for where in ("numpy", device):
+        m = model(energy, phi="sigmoid", dims=(784, 1000, 10), batch=100, device=where)
+        m.set_C_target(np.arange(100) % 10)
+        before = counters(where)
+        m.u_relax(0.1, 50)
+        after = counters(where)
+        ends.append(m.u)
+    assert after["submits"] - before["submits"] == 1
+    assert after["dispatches"] - before["dispatches"] > 100
+    assert close(ends[0], ends[1], "float32")
+
+
+@pytest.mark.cases("vulkan", "staged")
+def test_what_moves_to_a_device(device: str) -> None:
+    """States and the target; with memory of its own also the parameters. Of states, those that have moved come back."""
+    m = model(dims=(50, 40, 10), batch=20, device=device)
+    m.set_C_target(soft_target(20, 10))
+    m.u_relax(0.1, 3)
+    before = counters(device)
+    m.u_relax(0.1, 3)
+    after = counters(device)
+    states, moved = 4 * 20 * (50 + 40 + 10), 4 * 20 * (40 + 10)
+    parameters = sum(p.nbytes for p in m.parameters)
+    shared = (
+        next(d.shares_memory for d in devices() if "llvmpipe" in d.name) and "GRILLY_FORCE_STAGING" not in os.environ
+    )
+    up = states + 4 * 20 * 10 + (0 if shared else parameters)
+    assert after["bytes_up"] - before["bytes_up"] == up
+    assert after["bytes_down"] - before["bytes_down"] == moved

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from grilly_optim._devices import Choice
+from grilly_optim.energy._device import DeviceRelaxation
 from grilly_optim.energy._host import HostRelaxation
 from grilly_optim.energy._relaxation import Relaxation
 from grilly_optim.energy.activations import ACTIVATIONS
@@ -25,4 +26,4 @@ def relaxation(choice: Choice, backend: Any, model: EnergyModel) -> Relaxation:
                 f"phi[{i}], {phi.name!r}, is not known to {choice.info.name}, which has {', '.join(ACTIVATIONS)}: use "
                 "device='numpy'"
             )
-    return HostRelaxation(backend, model)
+    return (DeviceRelaxation if choice.info.kind == "vulkan" else HostRelaxation)(backend, model)
