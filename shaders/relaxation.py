@@ -11,7 +11,7 @@ from rulefile import parse
 HERE = Path(__file__).resolve().parent
 
 # What a step is made of, in the order of RelaxationShaders. Products may be contracted: no other device has their bits
-# anyway, and a GPU does them twice as fast.
+# anyway.
 RELAXATION = ("product", "settle", "softmax", "verdict")
 CONTRACTED = "product"
 NAME = "relaxation"  # what they are called among the rules
