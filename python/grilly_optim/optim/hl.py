@@ -90,7 +90,10 @@ class HL:
             - ``delta``, its time step, above 0;
             - ``h_init``, an array of the shape of its state; ``h``, its state, and ``dh``, its velocity, once it has
               been called;
-            - ``gradients``, for `step` without any: ``{"xi": array or None, "w": {name: array or None}}``.
+            - ``gradients``, for `step` without any: ``{"xi": array or None, "w": {name: array or None}}``;
+            - ``backward(grad, costate, gamma)``, for `backward`.
+
+            `grilly_optim.optim.hl_models` has some with all of this.
         gamma: Weight of the potential.
         flip: Sign of time for costates; -1 runs them forward.
         theta: Damping of costates, per step.
@@ -341,6 +344,32 @@ class HL:
                 kinetic = np.multiply(model.velocity, costate, dtype=np.result_type(costate, np.float64)).sum()
             total += options["gamma"] * real(f"potential {k}", potential) + float(kinetic.real)
         return total
+
+    @in_turn
+    def backward(self, *grads: Any) -> None:
+        """Let each model make its ``gradients`` of the Hamiltonian, for the next `step`.
+
+        Calls ``model.backward(grad, costate, gamma)`` with the costate of the model's state (its conjugate with
+        `conjugate`) and the weight of its potential, to differentiate gamma V + Re sum dh costate.
+
+        Args:
+            grads: dV/dy of each model's output, in the order of the models.
+
+        Raises:
+            TypeError: A model without a method of this name; and what that raises.
+            ValueError: Another number of gradients; and what the models' methods raise.
+        """
+        if len(grads) != len(self._models):
+            raise ValueError(f"backward needs a gradient for each model, {len(self._models)}, got {len(grads)}")
+        for model in self._models:
+            if not callable(getattr(model.model, "backward", None)):
+                raise TypeError(
+                    f"{model.who} must have backward(grad, costate, gamma): {type(model.model).__name__} "
+                    "has none; pass its gradients to step"
+                )
+        for k, (model, options, grad) in enumerate(zip(self._models, self._options(), grads, strict=True)):
+            costate = self._costate(k, 0)
+            model.model.backward(grad, costate.conj() if options["conjugate"] else costate, options["gamma"])
 
     def zero_grad(self) -> None:
         """Set the models' ``gradients`` to zero in place, and the costates of groups that say so."""
