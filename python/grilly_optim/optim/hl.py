@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from grilly_optim.optim._hl_models import XI, Model
 from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._options import Flag, Option, Options, Range, real, take_options
 from grilly_optim.optim._pairs import conformed
-from grilly_optim.optim._plans import REFUSED, Plans
+from grilly_optim.optim._plans import REFUSED, Plans, Rows
 from grilly_optim.optim._turns import Turns, in_turn
 
 Array = NDArray[Any]
@@ -269,28 +270,37 @@ class HL:
             self._hooks.after(self, gradients=gradients)
 
     def _step(self, gradients: Any) -> None:
-        given, rows = self._taken(gradients)
+        rows = self._rows()
         by_launch = [[rows[k] for k in own] for own in self._plans.groups]
-        if self._plans.run((given,), by_launch, self._plans.index, True):
+        each = _for_each(gradients, len(self._models))
+        found = [model.gradients_as_given(mine) for model, mine in zip(self._models, each, strict=True)]
+        quick = [mine for mine in found if mine is not None]
+        if len(quick) == len(found) and self._run(list(chain.from_iterable(quick)), by_launch):
+            return
+        given = self._taken(each)
+        if self._run(given, by_launch):
             return
         # Some lie as the device does not take them, or share memory with what is written.
         given = [np.array(gradient, order="C") for gradient in self._plans.conform(given)]
-        if not self._plans.run((given,), by_launch, self._plans.index, True):
+        if not self._run(given, by_launch):
             raise RuntimeError(REFUSED)
 
-    def _taken(self, gradients: Any) -> tuple[list[Array], list[tuple[float, ...]]]:
-        """A gradient for each tensor, and the scalars of each model."""
-        options = self._options()
-        each = _for_each(gradients, len(self._models))
-        given: list[Array] = []
-        rows: list[tuple[float, ...]] = []
-        for model, mine, own in zip(self._models, each, options, strict=True):
+    def _run(self, given: list[Array], by_launch: list[Rows]) -> bool:
+        return bool(self._plans.run((given,), by_launch, self._plans.index, True))
+
+    def _taken(self, each: list[Any]) -> list[Array]:
+        """A gradient for each tensor of each model."""
+        return [g for model, mine in zip(self._models, each, strict=True) for g in model.gradients(mine)]
+
+    def _rows(self) -> Rows:
+        """The scalars of each model."""
+        rows: Rows = []
+        for model, own in zip(self._models, self._options(), strict=True):
             model.require_same()
-            given += model.gradients(mine)
             delta = model.delta
             damping = own["theta"] * (delta if own["scale_damping"] else 1.0)
             rows.append((-delta * own["flip"], 1 + own["flip"] * damping, delta * own["beta"], float(own["local"])))
-        return given, rows
+        return rows
 
     @in_turn
     def peek(self, gradients: Any = None) -> list[dict[str, Array]]:
@@ -303,7 +313,8 @@ class HL:
             TypeError: As in `step`.
             ValueError: As in `step`.
         """
-        given, rows = self._taken(gradients)
+        rows = self._rows()
+        given = self._taken(_for_each(gradients, len(self._models)))
         inputs: list[Any] = [np.array(gradient, order="C") for gradient in self._plans.conform(given)]
         arrays, trials, host = self._plans.copies()
         by_launch = [[rows[k] for k in own] for own in self._plans.groups]
