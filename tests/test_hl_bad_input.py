@@ -171,6 +171,16 @@ def test_gradients_change_nothing(gradients: Any, error: type[Exception], messag
     assert_bits(optimizer.state_dict()["state"][0]["xi"], state["state"][0]["xi"])
 
 
+@pytest.mark.parametrize("name", ["xi", "A"])
+def test_pairs_of_real_numbers_are_no_complex_gradient(name: str, device: str) -> None:
+    """Though they lie in memory as complex numbers do, and as the engine computes with them."""
+    mine = Tensors({"A": (3,)}, state=(3,), dtype=np.complex128)
+    optimizer, pairs = HL(mine, device=device), np.ones((3, 2))
+    given = {"xi": pairs if name == "xi" else None, "w": {"A": pairs if name == "A" else None}}
+    with pytest.raises(ValueError, match=rf"gradient of '{name}' of the model must have shape \(3,\), got \(3, 2\)"):
+        optimizer.step(given)
+
+
 def test_one_dict_for_several_models() -> None:
     optimizer = HL([{"params": model()}, {"params": model()}], device="numpy")
     with pytest.raises(TypeError, match="gradients must be a list of 2 dicts, one for each model, got one dict"):

@@ -19,6 +19,7 @@ from . import (
     engine,
     footprint,
     hamiltonian,
+    hamiltonian_learning,
     langevin,
     optimizers,
     passes,
@@ -36,6 +37,7 @@ def measures(infos: list[DeviceInfo], budget: float) -> Iterator[Measure]:
     software = next((d for d in infos if "llvmpipe" in d.name), None)
     yield from speed.against_torch(budget)
     yield from optimizers.against_torch(budget)
+    yield from hamiltonian_learning.against_the_original(budget)
     yield from passes.hypergradient(budget)
     yield from passes.forgetting(budget)
     yield from samplers.against_torch(software, budget)
@@ -64,7 +66,7 @@ def main() -> int:
         "--budget", type=float, default=DEFAULT_BUDGET, metavar="SECONDS", help="per race (default: 15)"
     )
     options = parser.parse_args()
-    machine = describe((*NAMES, "blackjax", "jax", "arviz"))
+    machine = describe((*NAMES, "blackjax", "jax", "arviz", "unaiverse"))
     found = []
     for measure in measures([d for d in devices() if d.usable], options.budget):
         print(f"measures: {measure.what}: {measure.measured}", file=sys.stderr)

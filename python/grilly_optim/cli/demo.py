@@ -18,6 +18,7 @@ JOBS = {
     "continual": "continual",
     "llc": "llc",
     "sample": "sample",
+    "hl": "hl",
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,8 @@ class Model:
                     f"{who} must have named_parameters(), delta, h_init, h and dh, and {type(model).__name__} "
                     f"has no {name}"
                 )
-        named = self._named_parameters()
+        named = self._pairs()
+        _require_pairs(named, who)
         if not named:
             raise ValueError(f"named_parameters() of {who} gives none: there is nothing to learn")
         parameters = {name: checked(array, f"parameter {name!r} of {who}") for name, array in named}
@@ -60,6 +63,10 @@ class Model:
         self.arrays = [np.zeros(h.shape, dtype), *parameters.values()]
         self.tensors = [as_real(array) for array in self.arrays]
         self._zeros: dict[int, Array] = {}
+        # What the model gave, as flat as `require_same` compares it: object by object, without a loop in Python.
+        self._kept = list(chain.from_iterable(named))
+        self._keys = dict.fromkeys(parameters)
+        self._is_real = all(array.dtype.kind == "f" for array in self.arrays)
         self.delta  # noqa: B018  # checked now rather than in the first step
 
     @property
@@ -99,7 +106,11 @@ class Model:
         Raises:
             ValueError: One is.
         """
-        named = self._named_parameters()
+        named = self._pairs()
+        given = chain.from_iterable(named)
+        if 2 * len(named) == len(self._kept) and set(map(type, named)) == {tuple} and all(map(is_, given, self._kept)):
+            return  # nearly always
+        _require_pairs(named, self.who)
         for (name, array), kept, kept_name in zip(named, self.arrays[1:], self.names[1:], strict=False):
             if array is not kept or name != kept_name:
                 what = "" if getattr(array, "shape", None) == kept.shape else f" of shape {np.shape(array)}"
@@ -138,33 +149,43 @@ class Model:
             gradient = weights[name] if k else given[XI]
             if gradient is None:
                 made.append(self._zero(k))
-            elif (
-                type(gradient) is np.ndarray
-                and gradient.dtype == array.dtype
-                and gradient.shape == array.shape
-                and gradient.dtype.kind == "f"
-            ):
-                made.append(gradient)  # nearly always; the engine says if it wants another layout
             else:
                 made.append(conformed(gradient, array, f"the gradient of {name!r} of {self.who}"))
         return made
+
+    def gradients_as_given(self, given: Any) -> list[Array] | None:
+        """The same without a look at each: what nearly always comes, for the engine to take or to refuse.
+
+        None where it may take something for what it is not: a complex tensor looks like pairs of real numbers.
+        """
+        if given is None:
+            given = getattr(self.model, "gradients", None)
+        if not self._is_real or type(given) is not dict or given.keys() != {XI, "w"}:
+            return None
+        weights = given["w"]
+        if type(weights) is not dict or weights.keys() != self._keys.keys():
+            return None
+        xi = self._zero(0) if given[XI] is None else given[XI]
+        return [xi, *map(weights.__getitem__, self._keys)]
 
     def _zero(self, k: int) -> Array:
         if k not in self._zeros:
             self._zeros[k] = np.zeros(self.tensors[k].shape, self.tensors[k].dtype)
         return self._zeros[k]
 
-    def _named_parameters(self) -> list[tuple[str, Any]]:
+    def _pairs(self) -> list[Any]:
         found = self.model.named_parameters()
         if isinstance(found, Mapping) or not isinstance(found, Iterable):
             raise TypeError(
                 f"named_parameters() of {self.who} must give (name, array) pairs, got {type(found).__name__}"
             )
-        pairs = list(found)
-        for pair in pairs:
-            if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-                raise TypeError(f"named_parameters() of {self.who} must give (name, array) pairs, got {pair!r:.100}")
-        return pairs
+        return list(found)
+
+
+def _require_pairs(found: list[Any], who: str) -> None:
+    for pair in found:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(f"named_parameters() of {who} must give (name, array) pairs, got {pair!r:.100}")
 
 
 def _require_keys(given: Mapping[Any, Any], expected: Iterable[str], what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from grilly_optim.optim._hl_models import XI, Model
 from grilly_optim.optim._hooks import Handle, Hooks
 from grilly_optim.optim._options import Flag, Option, Options, Range, real, take_options
 from grilly_optim.optim._pairs import conformed
-from grilly_optim.optim._plans import REFUSED, Plans
+from grilly_optim.optim._plans import REFUSED, Plans, Rows
 from grilly_optim.optim._turns import Turns, in_turn
 
 Array = NDArray[Any]
@@ -90,7 +91,10 @@ class HL:
             - ``delta``, its time step, above 0;
             - ``h_init``, an array of the shape of its state; ``h``, its state, and ``dh``, its velocity, once it has
               been called;
-            - ``gradients``, for `step` without any: ``{"xi": array or None, "w": {name: array or None}}``.
+            - ``gradients``, for `step` without any: ``{"xi": array or None, "w": {name: array or None}}``;
+            - ``backward(grad, costate, gamma)``, for `backward`.
+
+            `grilly_optim.optim.hl_models` has some with all of this.
         gamma: Weight of the potential.
         flip: Sign of time for costates; -1 runs them forward.
         theta: Damping of costates, per step.
@@ -266,28 +270,37 @@ class HL:
             self._hooks.after(self, gradients=gradients)
 
     def _step(self, gradients: Any) -> None:
-        given, rows = self._taken(gradients)
+        rows = self._rows()
         by_launch = [[rows[k] for k in own] for own in self._plans.groups]
-        if self._plans.run((given,), by_launch, self._plans.index, True):
+        each = _for_each(gradients, len(self._models))
+        found = [model.gradients_as_given(mine) for model, mine in zip(self._models, each, strict=True)]
+        quick = [mine for mine in found if mine is not None]
+        if len(quick) == len(found) and self._run(list(chain.from_iterable(quick)), by_launch):
+            return
+        given = self._taken(each)
+        if self._run(given, by_launch):
             return
         # Some lie as the device does not take them, or share memory with what is written.
         given = [np.array(gradient, order="C") for gradient in self._plans.conform(given)]
-        if not self._plans.run((given,), by_launch, self._plans.index, True):
+        if not self._run(given, by_launch):
             raise RuntimeError(REFUSED)
 
-    def _taken(self, gradients: Any) -> tuple[list[Array], list[tuple[float, ...]]]:
-        """A gradient for each tensor, and the scalars of each model."""
-        options = self._options()
-        each = _for_each(gradients, len(self._models))
-        given: list[Array] = []
-        rows: list[tuple[float, ...]] = []
-        for model, mine, own in zip(self._models, each, options, strict=True):
+    def _run(self, given: list[Array], by_launch: list[Rows]) -> bool:
+        return bool(self._plans.run((given,), by_launch, self._plans.index, True))
+
+    def _taken(self, each: list[Any]) -> list[Array]:
+        """A gradient for each tensor of each model."""
+        return [g for model, mine in zip(self._models, each, strict=True) for g in model.gradients(mine)]
+
+    def _rows(self) -> Rows:
+        """The scalars of each model."""
+        rows: Rows = []
+        for model, own in zip(self._models, self._options(), strict=True):
             model.require_same()
-            given += model.gradients(mine)
             delta = model.delta
             damping = own["theta"] * (delta if own["scale_damping"] else 1.0)
             rows.append((-delta * own["flip"], 1 + own["flip"] * damping, delta * own["beta"], float(own["local"])))
-        return given, rows
+        return rows
 
     @in_turn
     def peek(self, gradients: Any = None) -> list[dict[str, Array]]:
@@ -300,7 +313,8 @@ class HL:
             TypeError: As in `step`.
             ValueError: As in `step`.
         """
-        given, rows = self._taken(gradients)
+        rows = self._rows()
+        given = self._taken(_for_each(gradients, len(self._models)))
         inputs: list[Any] = [np.array(gradient, order="C") for gradient in self._plans.conform(given)]
         arrays, trials, host = self._plans.copies()
         by_launch = [[rows[k] for k in own] for own in self._plans.groups]
@@ -341,6 +355,32 @@ class HL:
                 kinetic = np.multiply(model.velocity, costate, dtype=np.result_type(costate, np.float64)).sum()
             total += options["gamma"] * real(f"potential {k}", potential) + float(kinetic.real)
         return total
+
+    @in_turn
+    def backward(self, *grads: Any) -> None:
+        """Let each model make its ``gradients`` of the Hamiltonian, for the next `step`.
+
+        Calls ``model.backward(grad, costate, gamma)`` with the costate of the model's state (its conjugate with
+        `conjugate`) and the weight of its potential, to differentiate gamma V + Re sum dh costate.
+
+        Args:
+            grads: dV/dy of each model's output, in the order of the models.
+
+        Raises:
+            TypeError: A model without a method of this name; and what that raises.
+            ValueError: Another number of gradients; and what the models' methods raise.
+        """
+        if len(grads) != len(self._models):
+            raise ValueError(f"backward needs a gradient for each model, {len(self._models)}, got {len(grads)}")
+        for model in self._models:
+            if not callable(getattr(model.model, "backward", None)):
+                raise TypeError(
+                    f"{model.who} must have backward(grad, costate, gamma): {type(model.model).__name__} "
+                    "has none; pass its gradients to step"
+                )
+        for k, (model, options, grad) in enumerate(zip(self._models, self._options(), grads, strict=True)):
+            costate = self._costate(k, 0)
+            model.model.backward(grad, costate.conj() if options["conjugate"] else costate, options["gamma"])
 
     def zero_grad(self) -> None:
         """Set the models' ``gradients`` to zero in place, and the costates of groups that say so."""
