@@ -62,11 +62,14 @@ def closed(source: str) -> str:
 def choosing(open_name: str, choices: tuple[str, ...], constant: str) -> str:
     """The functions that a rule file leaves open: the one of this pipeline, by a specialization constant."""
 
-    def function(which: str) -> str:
-        cases = "".join(f"  if ({constant} == {k}) return {name}_{which}(x);\n" for k, name in enumerate(choices[:-1]))
-        return f"float {open_name}_{which}(float x) {{\n{cases}  return {choices[-1]}_{which}(x);\n}}\n"
+    def function(which: str, *given: str) -> str:
+        taken, passed = ", ".join(f"float {name}" for name in given), ", ".join(given)
+        cases = "".join(
+            f"  if ({constant} == {k}) return {name}_{which}({passed});\n" for k, name in enumerate(choices[:-1])
+        )
+        return f"float {open_name}_{which}({taken}) {{\n{cases}  return {choices[-1]}_{which}({passed});\n}}\n"
 
-    return _template("lib/activations.glsl") + function("value") + function("slope")
+    return _template("lib/activations.glsl") + function("value", "x") + function("slope", "x", "r")
 
 
 def _in_precision(source: str, real: str) -> str:

@@ -24,7 +24,7 @@ have, in the order of the struct (``x``, ``x_mask``), and an update does not cha
 A function may be left open. There is one rule for each that it may be, and the names of these rules end in it
 (``x_relu``, ``x_tanh``)::
 
-    ONE_OF(phi, relu, tanh, ...)                  // phi_value(x) and its derivative phi_slope(x) are relu_value and
+    ONE_OF(phi, relu, tanh, ...)                  // phi_value(x) and its derivative phi_slope(x, r) are relu_value and
                                                   // relu_slope of shaders/lib/activations.glsl, or ...
 
 Functions of the file that are no pass of their own are marked ``MATH``.

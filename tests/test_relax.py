@@ -53,7 +53,9 @@ def run(name: str, device: str, dtype: Any, measured: bool, steps: int = 3) -> t
     backend: Any = open_device(device)[1]
     plan = backend.plan(rule, rs, [0, 1, 2], groups=[0, 1, 1])
     for k, r in enumerate(rs):
-        plan.write_state("u", k, numbers(r.shape))
+        u = numbers(r.shape)
+        r[...] = get_activation(name).function(u)
+        plan.write_state("u", k, u)
     sums = np.zeros((2, 1)) if measured else None
     for _ in range(steps):
         inputs = [[numbers(r.shape) for r in rs] for _ in range(2)]
@@ -109,7 +111,7 @@ def test_vulkan_gives_the_processors_bits(name: str, device: str) -> None:
 def test_a_step_is_the_formula(device: str) -> None:
     rng = np.random.default_rng(5)
     u, pull, back = (rng.standard_normal((4, 300)) for _ in range(3))
-    r, slope = np.zeros_like(u), 1 - np.tanh(u) ** 2
+    r, slope = np.tanh(u), 1 - np.tanh(u) ** 2
     backend: Any = open_device(device)[1]
     plan = backend.plan(relax_rule("tanh"), [r], [0])
     plan.write_state("u", 0, u)
@@ -130,11 +132,13 @@ def both(name: str, device: str, x: Array) -> tuple[Array, Array]:
     plan = backend.plan(relax_rule(name), [r], [0])
     assert backend.run([plan], ([x], [zeros]), [[(1.0, 0.0, 1.0)]], [None])
     each = range(x.size)
-    plan = backend.plan(relax_rule(name), [np.zeros(1, x.dtype) for _ in each], list(each), groups=list(each))
+    rates = [np.zeros(1, x.dtype) for _ in each]
+    plan = backend.plan(relax_rule(name), rates, list(each), groups=list(each))
     # Infinite states would be 0 * inf in the sum.
     finite = np.where(np.isinf(x), np.sign(x) * np.finfo(x.dtype).max / 4, x)
     for k in each:
         plan.write_state("u", k, finite[k : k + 1])
+        rates[k][...] = get_activation(name).function(finite[k : k + 1])
     # Squares of what is asked for must be numbers.
     zero, large = [np.zeros(1, x.dtype) for _ in each], [np.full(1, 2.0**50, x.dtype) for _ in each]
     sums = np.zeros((x.size, 1))
@@ -151,13 +155,14 @@ def points(dtype: Any) -> Array:
 @dtypes
 @names
 def test_functions_and_derivatives_are_those_of_wider_numbers(name: str, dtype: Any, device: str) -> None:
-    """Relative to what they are: near 0 no digits are lost, nor where they go to 0."""
+    """Relative to what they are, near 0 too; but for derivatives that are made of a rate near 1 and go to 0."""
     x = points(dtype)
     found, slopes = both(name, device, x)
     function, derivative = WANTED[name]
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(found.astype(WIDE), function(x.astype(WIDE)), rtol=8 * eps, atol=0)
-    np.testing.assert_allclose(slopes.astype(WIDE), derivative(x.astype(WIDE)), rtol=8 * eps, atol=0)
+    atol = 4 * eps if name in ("sigmoid", "tanh") else 0
+    np.testing.assert_allclose(slopes.astype(WIDE), derivative(x.astype(WIDE)), rtol=8 * eps, atol=atol)
 
 
 @dtypes

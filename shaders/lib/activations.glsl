@@ -1,23 +1,23 @@
-// Activations u -> r and their derivatives, for rules that are one per activation (ONE_OF): straight lines in the words of
-// lib/elementary.glsl, which stands before this text. Where a derivative jumps it has the value that is said here.
-// NaN stays NaN, in every function and every derivative.
+// Activations x -> r and their derivatives, for rules that are one per activation (ONE_OF): straight lines in the words of
+// lib/elementary.glsl, which stands before this text. A derivative may use r, the activation of x, which saves an exponential.
+// Where it jumps it has the value that is said here. NaN stays NaN, in every function and every derivative.
 
 MATH float where_number(float result, float x) { return mix(result, x, isnan(x)); }
 
 MATH float identity_value(float x) { return x; }
-MATH float identity_slope(float x) { return where_number(float(1), x); }
+MATH float identity_slope(float x, float r) { return where_number(float(1), x); }
 
 // 0 at 0.
 MATH float relu_value(float x) { return mix(x, float(0), x < float(0)); }
-MATH float relu_slope(float x) { return where_number(mix(float(0), float(1), x > float(0)), x); }
+MATH float relu_slope(float x, float r) { return where_number(mix(float(0), float(1), x > float(0)), x); }
 
 // 1/20 at 0.
 MATH float leaky_relu_value(float x) { return mix(x, x * (float(1) / 20), x < float(0)); }
-MATH float leaky_relu_slope(float x) { return where_number(mix(float(1) / 20, float(1), x > float(0)), x); }
+MATH float leaky_relu_slope(float x, float r) { return where_number(mix(float(1) / 20, float(1), x > float(0)), x); }
 
 // 1 at 0 and at 1.
 MATH float hard_sigmoid_value(float x) { return mix(mix(x, float(0), x < float(0)), float(1), x > float(1)); }
-MATH float hard_sigmoid_slope(float x) {
+MATH float hard_sigmoid_slope(float x, float r) {
   return where_number(mix(mix(float(1), float(0), x < float(0)), float(0), x > float(1)), x);
 }
 
@@ -26,10 +26,7 @@ MATH float sigmoid_value(float x) {
   float e = exponential(-magnitude(x));
   return mix(float(1), e, x < float(0)) / (1 + e);
 }
-MATH float sigmoid_slope(float x) {
-  float e = exponential(-magnitude(x));
-  return e / ((1 + e) * (1 + e));
-}
+MATH float sigmoid_slope(float x, float r) { return r * (1 - r); }
 
 // (exp(y) - 1) / y for y in [0, 7/10]: Taylor's polynomial, which loses nothing at 0.
 MATH float excess_ratio(float y) {
@@ -59,11 +56,8 @@ MATH float tanh_value(float x) {
   float t = mix(m / (m + 2), (1 - e) / (1 + e), y > float(7) / 10);
   return where_number(mix(t, -t, x < float(0)), x);
 }
-MATH float tanh_slope(float x) {
-  float e = exponential(-2 * magnitude(x));
-  return 4 * e / ((1 + e) * (1 + e));
-}
+MATH float tanh_slope(float x, float r) { return 1 - r * r; }
 
 // log(1 + exp(x)), and x itself above 20.
 MATH float softplus_value(float x) { return mix(softplus(x), x, x > float(20)); }
-MATH float softplus_slope(float x) { return mix(sigmoid_value(x), float(1), x > float(20)); }
+MATH float softplus_slope(float x, float r) { return mix(sigmoid_value(x), float(1), x > float(20)); }

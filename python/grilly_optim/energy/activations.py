@@ -55,13 +55,13 @@ def _sigmoid(u: Array) -> Array:
 
 
 def _sigmoid_slope(u: Array) -> Array:
-    e = _fading(u)
-    return e / ((1 + e) * (1 + e))  # type: ignore[no-any-return]
+    s = _sigmoid(u)
+    return s * (1 - s)  # type: ignore[no-any-return]
 
 
 def _tanh_slope(u: Array) -> Array:
-    e = np.square(_fading(u))
-    return 4 * e / ((1 + e) * (1 + e))  # type: ignore[no-any-return]
+    t = np.tanh(u)
+    return 1 - t * t
 
 
 def _softplus(u: Array) -> Array:
