@@ -369,6 +369,26 @@ def test_hooks_and_options_that_change(device: str) -> None:
     assert_near(model.w["A"], written.w["A"])
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("name", ["delta", "theta", "beta"])
+def test_numbers_that_change_between_steps(name: str, in_place: bool, device: str) -> None:
+    """Also those of an array without axes, which stays the same object."""
+    model, rng = Tensors(SHAPES), np.random.default_rng(8)
+    optimizer, written = HL(model, device=device), Written(model)
+    cell = np.array(0.1)
+    for value in (0.1, 0.1, 0.7, 0.2):
+        cell[...] = value
+        given: Any = cell if in_place else value
+        if name == "delta":
+            model.delta, written.delta = given, value
+        else:
+            optimizer.param_groups[0][name], written.options[name] = given, value
+        gradients = model.drawn_gradients(rng)
+        optimizer.step(gradients)
+        written.step(gradients)
+    assert_near(model.w["A"], written.w["A"])
+
+
 def test_costates_are_copies_that_cannot_be_written_to(device: str) -> None:
     model = Tensors(SHAPES)
     optimizer = HL(model, device=device)

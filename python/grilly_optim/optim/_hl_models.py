@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
+from itertools import chain, islice
 from operator import is_
 from typing import Any
 
@@ -65,7 +65,6 @@ class Model:
         self._zeros: dict[int, Array] = {}
         # What the model gave, as flat as `require_same` compares it: object by object, without a loop in Python.
         self._kept = list(chain.from_iterable(named))
-        self._keys = dict.fromkeys(parameters)
         self._is_real = all(array.dtype.kind == "f" for array in self.arrays)
         self.delta  # noqa: B018  # checked now rather than in the first step
 
@@ -107,8 +106,7 @@ class Model:
             ValueError: One is.
         """
         named = self._pairs()
-        given = chain.from_iterable(named)
-        if 2 * len(named) == len(self._kept) and set(map(type, named)) == {tuple} and all(map(is_, given, self._kept)):
+        if self._are_kept(named):
             return  # nearly always
         _require_pairs(named, self.who)
         for (name, array), kept, kept_name in zip(named, self.arrays[1:], self.names[1:], strict=False):
@@ -122,6 +120,12 @@ class Model:
             raise ValueError(
                 f"{self.who} has {len(named)} parameters, and had {len(self.names) - 1} when the optimizer was built"
             )
+
+    def _are_kept(self, named: list[Any]) -> bool:
+        try:
+            return 2 * len(named) == len(self._kept) and all(map(is_, chain.from_iterable(named), self._kept))
+        except TypeError:  # these are no pairs
+            return False
 
     def gradients(self, given: Any) -> list[Array]:
         """A gradient for each tensor, as the engine takes it; None in `given` is zeros.
@@ -163,10 +167,13 @@ class Model:
         if not self._is_real or type(given) is not dict or given.keys() != {XI, "w"}:
             return None
         weights = given["w"]
-        if type(weights) is not dict or weights.keys() != self._keys.keys():
+        if type(weights) is not dict or len(weights) != len(self.names) - 1:
             return None
         xi = self._zero(0) if given[XI] is None else given[XI]
-        return [xi, *map(weights.__getitem__, self._keys)]
+        try:
+            return [xi, *map(weights.__getitem__, islice(self.names, 1, None))]
+        except KeyError:
+            return None
 
     def _zero(self, k: int) -> Array:
         if k not in self._zeros:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from grilly_optim._devices import open_device
 from grilly_optim.kernels.rule import Rule
 from grilly_optim.optim._hl_models import XI, Model
 from grilly_optim.optim._hooks import Handle, Hooks
-from grilly_optim.optim._options import Flag, Option, Options, Range, real, take_options
+from grilly_optim.optim._options import STEADY, Flag, Option, Options, Range, real, take_options
 from grilly_optim.optim._pairs import conformed
 from grilly_optim.optim._plans import REFUSED, Plans, Rows
 from grilly_optim.optim._turns import Turns, in_turn
@@ -58,6 +59,9 @@ OPTIONS: dict[str, Option] = {
     "conjugate": Flag(),
     "scale_damping": Flag(),
 }
+
+
+WATCHED = 2 + len(OPTIONS)  # values of a group
 
 
 class HL:
@@ -216,6 +220,8 @@ class HL:
     def _take(self, groups: list[dict[str, Any]], models: list[Model], plans: Plans) -> None:
         self.param_groups[:] = groups
         self._models, self._plans = models, plans
+        self._seen: list[Any] = []
+        self._made: Rows = []
 
     @in_turn
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -293,14 +299,29 @@ class HL:
         return [g for model, mine in zip(self._models, each, strict=True) for g in model.gradients(mine)]
 
     def _rows(self) -> Rows:
-        """The scalars of each model."""
-        rows: Rows = []
-        for model, own in zip(self._models, self._options(), strict=True):
+        """The scalars of each model; made anew when something that they follow from is another object."""
+        seen = self._watched()
+        if len(seen) != len(self._seen) or not all(map(is_, seen, self._seen)):
+            self._made = [
+                (-delta * own["flip"], 1 + own["flip"] * damping, delta * own["beta"], float(own["local"]))
+                for own, delta in zip(self._options(), [model.delta for model in self._models], strict=True)
+                for damping in [own["theta"] * (delta if own["scale_damping"] else 1.0)]
+            ]
+            # A value that can change in place is looked at in every step.
+            steady = all(isinstance(value, STEADY) for k, value in enumerate(seen) if k % WATCHED)
+            self._seen = seen if steady else []
+        for model in self._models:
             model.require_same()
-            delta = model.delta
-            damping = own["theta"] * (delta if own["scale_damping"] else 1.0)
-            rows.append((-delta * own["flip"], 1 + own["flip"] * damping, delta * own["beta"], float(own["local"])))
-        return rows
+        return self._made
+
+    def _watched(self) -> list[Any]:
+        """What scalars follow from: of each group its model, that one's time step, and the options."""
+        groups = self.param_groups
+        return [
+            value
+            for group in groups
+            for value in (group.get("params"), getattr(group.get("params"), "delta", None), *map(group.get, OPTIONS))
+        ]
 
     @in_turn
     def peek(self, gradients: Any = None) -> list[dict[str, Array]]:
