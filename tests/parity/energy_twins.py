@@ -78,7 +78,7 @@ class Twin:
 
     def take(self, states: list[Any]) -> None:
         """Copy states."""
-        self.u = [torch.from_numpy(np.array(x)) for x in states]
+        self.u = [torch.tensor(x) for x in states]
 
     def clamp(self, layer: int, values: Any) -> None:
         self.u[layer] = torch.tensor(values)
