@@ -69,7 +69,8 @@ class _Torch:
         linear = self._torch.nn.functional.linear
         r1, r2 = hidden.sigmoid(), output.sigmoid()
         squares = x.square().sum() + hidden.square().sum() + output.square().sum()
-        return 0.5 * squares - (r1 * linear(x, self._w[0], self._b[0])).sum() - (r2 * linear(r1, self._w[1], self._b[1])).sum()
+        agreement = (r1 * linear(x, self._w[0], self._b[0])).sum() + (r2 * linear(r1, self._w[1], self._b[1])).sum()
+        return 0.5 * squares - agreement
 
     def relax(self) -> None:
         """From the start, as many steps as ours."""
@@ -124,9 +125,7 @@ def _race(model: Model, rival: _Torch, start: list[Array], budget: float) -> tup
         return partial(load("torch").set_num_threads, count)
 
     ours = Contestant("cpu", "", "step", partial(_relax, model, start))
-    theirs = [
-        Contestant("torch", threads_label(n), "rival", rival.relax, prepare=threads(n)) for n in thread_counts()
-    ]
+    theirs = [Contestant("torch", threads_label(n), "rival", rival.relax, prepare=threads(n)) for n in thread_counts()]
     mine, *others = race([ours, *theirs], budget)
     times = {f"{t.contestant.who} (ms)": t.median * 1e3 for t in (mine, *others)}
     return min(t.median for t in others) / mine.median, times
@@ -134,7 +133,7 @@ def _race(model: Model, rival: _Torch, start: list[Array], budget: float) -> tup
 
 def digits() -> Iterator[Measure]:
     """The demo's own training, with its settings and seeds."""
-    data = ep.standardize(ep.digits.load_data())
+    data = ep.load_data()
     with Progress(total=0, quiet=True) as progress:
         for method in ep.METHODS:
             histories, summary = ep.learn(method, data, "cpu", ep.EPOCHS, progress)

@@ -1,7 +1,7 @@
 """Equilibrium propagation in torch: only energies and costs are written down, and autograd makes every gradient.
 
-The original (github.com/smonsays/equilibrium-propagation) is in no package. This is what it computes, seen in runs of it
-and in its source, and written anew.
+The original (github.com/smonsays/equilibrium-propagation) is in no package. This is what it computes, as runs of it and
+its source show, and written anew.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ def test_without_a_tolerance_nothing_ends_it(name: str, device: str) -> None:
 @shapes
 @activations
 def test_fast_init(phi: str, shape: str, dtype: Any, device: str) -> None:
-    """Every prediction is exact, so that there is no energy and no gradient of it: they are zeros, not small numbers."""
+    """Every prediction is exact: there is no energy and no gradient of it, which are zeros and not small numbers."""
     model, twin = build("ConditionalGaussian", "CrossEntropy", phi, dtype, device, shape)
     model.fast_init()
     twin.fast_init()
@@ -255,8 +255,8 @@ TRAINING: dict[str, dict[str, Any]] = {
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "SGD": {"lr": 0.1},
     "Adam": {"lr": 1e-3},
-    # eps of a size with the gradients: where a gradient cancels to nothing, its sign is noise in float32, and Adam would
-    # make a whole step of it.
+    # eps of a size with the gradients: where a gradient cancels to nothing, its sign is noise in float32, of which Adam
+    # would make a whole step.
     "Adam, float32": {"lr": 1e-3, "eps": 1e-3},
 }
 
