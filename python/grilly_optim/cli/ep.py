@@ -193,19 +193,21 @@ def draw(
     for axes, (name, runs) in zip(plots, histories.items(), strict=True):
         s = summaries[name]
         curves = (
-            ("C0", [h.train for h in runs], f"images to learn from, meanwhile: {s.train:.4f} at the end"),
+            ("C0", [h.train for h in runs], f"training images, while they are learned: {s.train:.4f} at the end"),
             ("C1", [h.test for h in runs], f"held-out images: {s.test:.4f} at the end"),
         )
         for color, accuracies, label in curves:
             epochs = range(1, len(accuracies[0]) + 1)
             for one in accuracies:
-                axes.plot(epochs, one, color=color, alpha=0.25, linewidth=1)
+                axes.plot(epochs, one, color=color, alpha=0.4, linewidth=1)
             axes.plot(epochs, np.mean(accuracies, axis=0), color=color, marker=".", label=label)
         axes.set(title=name, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="lower right")
         axes.grid(alpha=0.3)
-    plots[0].set(ylabel="share of images named correctly")
+    # From where it is worth a look: the first epochs are far below the others.
+    at_the_end = min(min(s.train, s.test) for s in summaries.values())
+    plots[0].set(ylabel="share of images named correctly", ylim=(min(0.9, at_the_end - 0.05), 1.005))
     figure.savefig(path, dpi=120)
 
 
