@@ -187,27 +187,28 @@ def draw(
     histories: Mapping[str, Sequence[History]], summaries: Mapping[str, Summary], choice: Choice, path: Path
 ) -> None:
     """Save a plot per energy: the accuracies over the epochs."""
-    figure = load("matplotlib.figure", extra="demo").Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(f"Handwritten digits by equilibrium propagation, {len(SEEDS)} seeds, on {choice.info.name}")
+    figure = load("matplotlib.figure", extra="demo").Figure(figsize=(11, 4.8), layout="constrained")
+    figure.suptitle(f"Handwritten digits, equilibrium propagation on {choice.info.name}")
     plots = figure.subplots(1, len(histories), sharey=True)
     for axes, (name, runs) in zip(plots, histories.items(), strict=True):
         s = summaries[name]
         curves = (
-            ("C0", [h.train for h in runs], f"training images, while they are learned: {s.train:.4f} at the end"),
-            ("C1", [h.test for h in runs], f"held-out images: {s.test:.4f} at the end"),
+            ("C0", [h.train for h in runs], "training images, while they are learned"),
+            ("C1", [h.test for h in runs], "held-out images"),
         )
         for color, accuracies, label in curves:
             epochs = range(1, len(accuracies[0]) + 1)
             for one in accuracies:
                 axes.plot(epochs, one, color=color, alpha=0.4, linewidth=1)
             axes.plot(epochs, np.mean(accuracies, axis=0), color=color, marker=".", label=label)
-        axes.set(title=name, xlabel="epoch")
+        axes.set(title=f"{name}: {s.test:.4f} of the held-out images", xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="lower right")
         axes.grid(alpha=0.3)
     # From where it is worth a look: the first epochs are far below the others.
     at_the_end = min(min(s.train, s.test) for s in summaries.values())
     plots[0].set(ylabel="share of images named correctly", ylim=(min(0.9, at_the_end - 0.05), 1.005))
+    handles, labels = plots[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title=f"mean of {len(SEEDS)} seeds; thin: each", ncols=2, loc="outside lower center")
     figure.savefig(path, dpi=120)
 
 
@@ -220,8 +221,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(
             f"{len(data.train_images)} images of handwritten digits to learn from, {len(data.test_images)} held out\n"
-            f"networks {'-'.join(map(str, SIZES))} with {elements} parameters settle twice or more for each batch, and "
-            f"learn from where\nthey end: equilibrium propagation, Adam on {choice.info.device}",
+            f"networks {'-'.join(map(str, SIZES))} with {elements} parameters settle, are nudged, and learn from what that "
+            f"changes:\nequilibrium propagation, {len(SEEDS)} seeds, Adam on {choice.info.device}",
             flush=True,
         )
     epochs = options.epochs or EPOCHS
