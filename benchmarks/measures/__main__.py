@@ -16,6 +16,7 @@ from ..rivals import NAMES
 from . import (
     accuracy,
     checkpoints,
+    energy,
     engine,
     footprint,
     hamiltonian,
@@ -44,6 +45,7 @@ def measures(infos: list[DeviceInfo], budget: float) -> Iterator[Measure]:
     yield from samplers.measured_steps(budget)
     yield samplers.many_chains(budget)
     yield from hamiltonian.hamiltonian(budget)
+    yield from energy.relaxation(budget)
     yield speed.small_step()
     yield from speed.software_against_numpy(software, budget)
     yield speed.with_pauses()
@@ -55,6 +57,7 @@ def measures(infos: list[DeviceInfo], budget: float) -> Iterator[Measure]:
     yield from footprint.memory([d for d in infos if d.shares_memory])
     yield footprint.import_time()
     yield from passes.continual_demo()
+    yield from energy.digits()
     yield checkpoints.killed_saves()
 
 

@@ -14,6 +14,7 @@ ORIGINALS: dict[str, str | None] = {
     "devinterp": "devinterp",
     "unaiverse": "unaiverse",
     "grilly": None,
+    "equilibrium_propagation": None,
 }
 _compared: Counter[str] = Counter()
 
@@ -30,7 +31,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, package in ORIGINALS.items():
-        what = f"{package} {version(package)}" if package else f"{name}'s recurrences"
+        what = f"{package} {version(package)}" if package else f"{name.replace('_', ' ')}'s recurrences"
         terminalreporter.write_line(f"parity: {_compared[name]} cases compared with {what}")
 
 

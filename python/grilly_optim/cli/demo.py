@@ -19,6 +19,7 @@ JOBS = {
     "llc": "llc",
     "sample": "sample",
     "hl": "hl",
+    "ep": "ep",
 }
 
 
