@@ -237,7 +237,7 @@ def test_a_custom_activation_runs_on_numpy() -> None:
     m = model(phi=["identity", square, "relu"], dtype="float64", device="numpy")
     assert max(check_gradients(m).values()) < 1e-6
     m.u_step(0.01)
-    with pytest.raises(ValueError, match=r"phi\[1\], 'square', is not known .* use device='numpy'"):
+    with pytest.raises(ValueError, match=r"phi\[1\], 'square', is an Activation of its own, .* use device='numpy'"):
         model(phi=["identity", square, "relu"], device="cpu")
 
 
@@ -286,7 +286,7 @@ def test_a_contrast_is_that_of_its_phases(energy: str, nudging: str, device: str
 
 def test_random_signs_are_both() -> None:
     m = model(device="numpy")
-    assert {m.draw_sign() for _ in range(20)} == {1, -1}
+    assert {m._drawn_sign() for _ in range(20)} == {1, -1}
 
 
 @pytest.mark.parametrize("energy", ENERGIES)

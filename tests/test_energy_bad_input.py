@@ -31,7 +31,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no cost": ({"c_energy": "squared"}, TypeError, r"c_energy must be SquaredError\(...\) or CrossEntropy"),
     "no samples": ({"batch_size": 0}, ValueError, "batch_size must be 1 or more, got 0"),
     "a broken batch": ({"batch_size": 2.0}, TypeError, "batch_size must be a whole number"),
-    "an unknown activation": ({"phi": "swish"}, ValueError, "phi must be one of 'identity', .* got 'swish'"),
+    "an unknown activation": ({"phi": "swish"}, ValueError, r"phi\[1\] must be one of 'identity', .* got 'swish'"),
     "one of them unknown": ({"phi": ["identity", "swish", "tanh"]}, ValueError, r"phi\[1\] must be one of"),
     "one of them no name": ({"phi": ["identity", np.tanh, "tanh"]}, TypeError, r"phi\[1\] must be the name"),
     "too few activations": ({"phi": ["tanh", "tanh"]}, ValueError, "phi must have 3 activations, .* got 2"),
@@ -66,7 +66,7 @@ CALLS: dict[str, tuple[Call, type[Exception], str]] = {
     "dt that is NaN": (lambda m: m.u_step(np.nan), ValueError, "dt must be above 0"),
     "dt that is no number": (lambda m: m.u_step("0.1"), TypeError, "dt must be a real number, got '0.1'"),
     "tau of 0": (lambda m: m.u_step(0.1, 0), ValueError, "tau must be above 0"),
-    "negative steps": (lambda m: m.u_relax(0.1, -1), ValueError, "n_relax must be 0 or more, got -1"),
+    "negative steps": (lambda m: m.u_relax(0.1, -1), ValueError, "n_relax must be from 0 to 2\\^31 - 1, got -1"),
     "broken steps": (lambda m: m.u_relax(0.1, 2.5), TypeError, "n_relax must be a whole number"),
     "negative tolerance": (lambda m: m.u_relax(0.1, 3, -1.0), ValueError, "tol must be 0 or more"),
     "a tolerance that is NaN": (lambda m: m.u_relax(0.1, 3, np.nan), ValueError, "tol must be 0 or more"),
@@ -139,7 +139,7 @@ CALLS: dict[str, tuple[Call, type[Exception], str]] = {
     "a check in float32": (check_gradients, TypeError, "needs a model of dtype float64, got float32"),
     "a state dict that is none": (lambda m: m.load_state_dict([]), TypeError, "state_dict must be a dict"),
     "a state dict of another model": (
-        lambda m: m.load_state_dict(model(dims=(5, 8, 3), device="numpy").state_dict()),
+        lambda m: m.load_state_dict(model(m.kind, dims=(5, 8, 3), device="numpy").state_dict()),
         ValueError,
         r"weights\[0\] of state_dict must have the shape \(7, 5\), got \(8, 5\)",
     ),
@@ -161,7 +161,7 @@ CALLS: dict[str, tuple[Call, type[Exception], str]] = {
         "indices must be from 0 to 8, got 0 to 9",
     ),
     "states of another batch": (lambda m: PersistentStates(m, 9).save([0]), ValueError, "indices has 1 samples"),
-    "states by name": (lambda m: PersistentStates(m, 9).load(["a"] * 6), TypeError, "indices must be whole numbers"),
+    "states by name": (lambda m: PersistentStates(m, 9).load(["a"] * 6), TypeError, "indices must hold real numbers"),
 }
 
 

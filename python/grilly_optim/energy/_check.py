@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grilly_optim.energy._layers import Layers
 from grilly_optim.optim._options import Range
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def check_gradients(model: EnergyModel, eps: float = 1e-5) -> dict[str, float]:
         largest gradient there. At a kink of an activation that is no small number.
 
     Raises:
-        TypeError: The model is in float32, whose energies are too coarse.
+        TypeError: Not a model, or one in float32, whose energies are too coarse.
         ValueError: eps is not above 0.
 
     Example:
@@ -37,6 +38,8 @@ def check_gradients(model: EnergyModel, eps: float = 1e-5) -> dict[str, float]:
         >>> max(check_gradients(model).values()) < 1e-6
         True
     """
+    if not isinstance(model, Layers):
+        raise TypeError(f"model must be a ConditionalGaussian or a RestrictedHopfield, got {model!r}")
     eps = Range(0, above=True).take("eps", eps)
     if model.dtype != np.float64:
         raise TypeError(f"check_gradients needs a model of dtype float64, got {model.dtype}")

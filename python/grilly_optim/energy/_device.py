@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.energy._relaxation import Outcome, Request
+from grilly_optim.energy.costs import CrossEntropy, SquaredError
 
 if TYPE_CHECKING:
     from grilly_optim.energy._model import EnergyModel
@@ -17,6 +18,7 @@ Array = NDArray[Any]
 
 # Steps of a submission where the device may be through before the last one. What it finds does not depend on it.
 CHECK_EVERY = 8
+KNOWN = (SquaredError, CrossEntropy)
 
 
 class DeviceRelaxation:
@@ -29,23 +31,27 @@ class DeviceRelaxation:
 
     def __init__(self, backend: Any, model: EnergyModel) -> None:
         self._backend, self._model = backend, model
-        self._batch = 0  # what the engine's part is made for
+        self._made_for: tuple[int, str] | None = None
 
     def run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
         """See `Relaxation`; the device makes what is fixed for itself."""
         model = self._model
-        target = model.c_energy.dense_target(model.u[-1])
-        if self._batch != model.batch_size:
-            self._batch = 0
+        cost = model.c_energy
+        if type(cost) not in KNOWN:
+            raise ValueError(f"c_energy, {cost!r}, is a cost of its own, which no GPU knows: use device='cpu'")
+        wanted = model.batch_size, cost.kind
+        if self._made_for != wanted:
+            self._made_for = None
             self._engine = self._backend.relaxation(
                 model.kind,
-                model.c_energy.kind,
+                cost.kind,
                 model.dtype == np.float64,
                 list(model.dimensions),
                 model.batch_size,
                 [phi.name for phi in model.phi],
             )
-            self._batch = model.batch_size
+            self._made_for = wanted
+        target = cost.dense_target(model.u[-1])
         clamped = model.clamp_du.tolist()
         u = [state if stays else state.copy() for state, stays in zip(model.u, clamped, strict=True)]
         steps, norms = self._engine.run(
@@ -53,7 +59,7 @@ class DeviceRelaxation:
             weights=list(model.weights),
             biases=list(model.biases),
             target=target,
-            beta=model.c_energy.beta,
+            beta=cost.beta,
             clamped=clamped,
             step=request.step,
             count=request.most,

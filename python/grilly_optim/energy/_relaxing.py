@@ -23,7 +23,7 @@ def relaxation(choice: Choice, backend: Any, model: EnergyModel) -> Relaxation:
     for i, phi in enumerate(model.phi):
         if choice.info.kind != "numpy" and ACTIVATIONS.get(phi.name) is not phi:
             raise ValueError(
-                f"phi[{i}], {phi.name!r}, is not known to {choice.info.name}, which has {', '.join(ACTIVATIONS)}: use "
-                "device='numpy'"
+                f"phi[{i}], {phi.name!r}, is an Activation of its own, and {choice.info.name} has "
+                f"{', '.join(ACTIVATIONS)} alone: use device='numpy'"
             )
     return (DeviceRelaxation if choice.info.kind == "vulkan" else HostRelaxation)(backend, model)

@@ -38,6 +38,11 @@ class Activation:
     function: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
 
+    def __post_init__(self) -> None:
+        for what, x in (("function", self.function), ("derivative", self.derivative)):
+            if not callable(x):
+                raise TypeError(f"{what} of the activation {self.name!r} must be a function of an array, got {x!r}")
+
 
 def _fading(u: Array) -> Array:
     """exp(-|u|), which overflows nowhere."""

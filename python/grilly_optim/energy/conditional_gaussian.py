@@ -22,7 +22,8 @@ class ConditionalGaussian(EnergyModel):
         dE/du_i = -2 e_i [i >= 1] + 2 phi_i'(u_i) (W_i^T e_{i+1}) [i < L]
         dE/dW_i = 2 e_{i+1} r_i^T,   dE/db_i = 2 e_{i+1}
 
-    Without a target a feed-forward pass has the energy 0, so `fast_init` is the whole free phase. phi_L is never used.
+    With the input clamped and no target, a feed-forward pass has the energy 0, so that `fast_init` is the whole free
+    phase. phi_L is never used.
 
     Args:
         dimensions: Units of each layer, the input's first.
@@ -94,9 +95,9 @@ class ConditionalGaussian(EnergyModel):
     def _errors(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
         return [2 * (prediction - state) for prediction, state in zip(predictions, u[1:], strict=True)]
 
-    def fast_init(self) -> None:
-        """Set each layer that is not clamped to what the one before predicts: a feed-forward pass."""
-        for i, (weight, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if not self.clamp_du[i + 1]:
-                self._u[i + 1][...] = self.phi[i].function(self._u[i]) @ weight.T + b
-        self._energy = None
+    def _feed_forward(self) -> None:
+        with np.errstate(all="ignore"):
+            for i, (weight, b) in enumerate(zip(self.weights, self.biases, strict=True)):
+                if not self._clamped[i + 1]:
+                    self._u[i + 1][...] = self.phi[i].function(self._u[i]) @ weight.T + b
+        self._changed()

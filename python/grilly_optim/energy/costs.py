@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grilly_optim.energy._numbers import copied, real_array
 from grilly_optim.optim._options import Range
 
 Array = NDArray[Any]
@@ -19,6 +20,9 @@ class Cost(ABC):
     Args:
         beta: How hard the last layer is nudged; below 0 away from the target.
 
+    There are two, which every device knows. One of your own runs on the processor: it has ``_cost(u, y)`` and
+    ``_gradient(u, y)``.
+
     Attributes:
         target: The target, or None while nothing is nudged.
 
@@ -27,7 +31,7 @@ class Cost(ABC):
         ValueError: beta is 0, with which there is nothing to learn from, or not finite.
     """
 
-    kind: str  # what the engine calls it
+    kind = ""  # what the engine calls it
 
     def __init__(self, beta: float = 1.0) -> None:
         self.beta = beta
@@ -58,9 +62,7 @@ class Cost(ABC):
         if target is None:
             self.target = None
             return
-        array = np.array(target)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"target must hold real numbers, got {array.dtype}")
+        array = real_array("target", target).copy()
         self._check(array)
         self.target = array
 
@@ -68,50 +70,59 @@ class Cost(ABC):
         if target.ndim != 2:
             raise ValueError(f"target must have the shape (batch, outputs), got {target.shape}")
 
-    def require_target(self, shape: tuple[int, ...]) -> None:
-        """Check that the target, if there is one, is for a layer of this shape (batch, n).
+    def require_target(self, u: Array) -> None:
+        """Check that the target, if there is one, is for a last layer with a state like this.
 
         Raises:
             ValueError: It is not.
         """
-        if self.target is not None:
-            self._dense(self.target, shape, np.dtype(np.float64))
+        self.dense_target(u)
 
-    def dense_target(self, like: Array) -> Array | None:
+    def dense_target(self, u: Array) -> Array | None:
         """The target as an array of the shape and dtype of the last layer's state, or None.
 
         Raises:
             ValueError: It is for another layer.
         """
-        return None if self.target is None else self._dense(self.target, like.shape, like.dtype)
+        return None if self.target is None else self._dense(self.target, u.shape, u.dtype)
 
     def _dense(self, target: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         if target.shape != shape:
             raise ValueError(f"target has the shape {target.shape}, and the last layer {shape}")
-        return np.ascontiguousarray(target, dtype)
+        dense = copied(target, dtype)
+        if not np.isfinite(dense).all():
+            raise ValueError(f"target must hold numbers of {dtype}, got {target[~np.isfinite(dense)][0]}")
+        return dense
 
-    def compute_energy(self, u: Array) -> Array:
+    def compute_energy(self, u: Any) -> Array:
         """What the cost adds to each sample's energy, beta included.
 
         Args:
             u: (batch, n), state of the last layer.
 
         Returns:
-            (batch,); zeros without a target.
+            (batch,), in the dtype of u, where that is float32 or float64; zeros without a target.
 
         Raises:
-            ValueError: The target is for another shape.
+            TypeError: u does not hold real numbers.
+            ValueError: u has another number of dimensions, or the target is for another shape.
         """
-        u = np.asarray(u)
-        target = self.dense_target(u)
+        state = _state(u)
+        target = self.dense_target(state)
         if target is None:
-            return np.zeros(len(u), u.dtype)
-        return u.dtype.type(self.beta) * self._cost(u, target)  # type: ignore[no-any-return]
+            return np.zeros(len(state), state.dtype)
+        return state.dtype.type(self.beta) * self._cost(state, target)  # type: ignore[no-any-return]
 
-    def gradient(self, u: Array) -> Array | None:
-        """The cost's gradient (batch, n), beta included, or None without a target."""
-        target = self.dense_target(u)
-        return None if target is None else u.dtype.type(self.beta) * self._gradient(u, target)
+    def gradient(self, u: Any) -> Array | None:
+        """The cost's gradient (batch, n), beta included, or None without a target.
+
+        Raises:
+            TypeError: As for `compute_energy`.
+            ValueError: As for `compute_energy`.
+        """
+        state = _state(u)
+        target = self.dense_target(state)
+        return None if target is None else state.dtype.type(self.beta) * self._gradient(state, target)
 
     @abstractmethod
     def _cost(self, u: Array, y: Array) -> Array: ...
@@ -121,6 +132,13 @@ class Cost(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(beta={self.beta!r})"
+
+
+def _state(u: Any) -> Array:
+    array = real_array("u", u)
+    if array.ndim != 2:
+        raise ValueError(f"u must have the shape (batch, outputs), got {array.shape}")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
 class SquaredError(Cost):
@@ -183,7 +201,7 @@ class CrossEntropy(Cost):
             raise ValueError(f"target must have the shape (batch, outputs) or (batch,), got {target.shape}")
 
     def _dense(self, target: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        if target.ndim == 2 or target.shape != shape[:1]:
+        if target.ndim == 2 or target.shape != shape[:1]:  # the latter to be refused
             return super()._dense(target, shape, dtype)
         classes = shape[1]
         if target.size and not 0 <= target.min() <= target.max() < classes:

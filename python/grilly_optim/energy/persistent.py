@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.energy._model import EnergyModel
+from grilly_optim.energy._numbers import real_array
 from grilly_optim.optim._options import Whole
 
 Array = NDArray[Any]
@@ -46,7 +47,7 @@ class PersistentStates:
         self._states = model._drawn(range(model.n_layers), self._samples)
 
     def _taken(self, indices: Any) -> NDArray[np.intp]:
-        which = np.asarray(indices)
+        which = real_array("indices", indices)
         if which.dtype.kind not in "iu" or which.ndim != 1:
             raise TypeError(f"indices must be whole numbers (batch,), got {which.dtype} of shape {which.shape}")
         if which.size and not 0 <= which.min() <= which.max() < self._samples:

@@ -70,10 +70,5 @@ class RestrictedHopfield(EnergyModel):
     def _errors(self, u: Sequence[Array], r: Sequence[Array], predictions: Sequence[Array]) -> list[Array]:
         return [-x for x in r[1:]]
 
-    def fast_init(self) -> None:
-        """There is none for this energy.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+    def _feed_forward(self) -> None:
         raise NotImplementedError("RestrictedHopfield has no fast_init: its minimum takes a relaxation, u_relax")
