@@ -1,5 +1,5 @@
-// exp, log(1 + y) and softplus as potentials have them: numbers from stdin, results to stdout, in both precisions
-// side by side as chains are.
+// exp, log(1 + y) and softplus as potentials have them, and activations: numbers from stdin, results to stdout, in both
+// precisions side by side as chains are.
 #include <cstdio>
 #include <cstring>
 
@@ -12,6 +12,8 @@ using Real = float;
 #define float Row<Real>
 #define bool Chosen<Real>
 #include "lib/elementary.glsl"
+
+#include "lib/activations.glsl"
 #undef bool
 #undef float
 }  // namespace f32
@@ -20,6 +22,8 @@ using Real = double;
 #define float Row<Real>
 #define bool Chosen<Real>
 #include "lib/elementary.glsl"
+
+#include "lib/activations.glsl"
 #undef bool
 #undef float
 }  // namespace f64
@@ -39,11 +43,21 @@ static int run(const char* name, bool is_double) {
   const auto in_both = [&](auto of_float, auto of_double) {
     return is_double ? apply<double>(of_double) : apply<float>(of_float);
   };
-  if (is("exponential"))
-    return in_both([](auto x) { return f32::exponential(x); }, [](auto x) { return f64::exponential(x); });
-  if (is("log_one_plus"))
-    return in_both([](auto x) { return f32::log_one_plus(x); }, [](auto x) { return f64::log_one_plus(x); });
-  if (is("softplus")) return in_both([](auto x) { return f32::softplus(x); }, [](auto x) { return f64::softplus(x); });
+#define TRY(f) \
+  if (is(#f)) return in_both([](auto x) { return f32::f(x); }, [](auto x) { return f64::f(x); })
+#define TRY_BOTH(f) \
+  TRY(f##_value);   \
+  TRY(f##_slope)
+  TRY(exponential);
+  TRY(log_one_plus);
+  TRY(softplus);
+  TRY_BOTH(hard_sigmoid);
+  TRY_BOTH(identity);
+  TRY_BOTH(leaky_relu);
+  TRY_BOTH(relu);
+  TRY_BOTH(sigmoid);
+  TRY_BOTH(softplus);
+  TRY_BOTH(tanh);
   return 1;
 }
 }  // namespace GRILLY_ISA

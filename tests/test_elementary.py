@@ -1,4 +1,4 @@
-"""exp, log(1 + y) and softplus of potentials, in both precisions, against wider numbers."""
+"""exp, log(1 + y) and softplus of potentials against wider numbers, and what NaN is to activations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from check_vectorised import flags
+from grilly_optim.energy.activations import ACTIVATIONS
 from tests.table import Array, assert_bits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,3 +88,15 @@ def test_exp_and_softplus_at_the_ends(call: Call, dtype: Any) -> None:
     within = call("exponential", np.array([low, np.nextafter(high, dtype(0))], dtype))
     assert within[0] >= np.finfo(dtype).tiny
     assert np.isfinite(within[1])
+
+
+@EVERY_DTYPE
+@pytest.mark.parametrize("which", ["value", "slope"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_and_their_derivatives_keep_nan(name: str, which: str, call: Call, dtype: Any) -> None:
+    """What the rule relax would hide: there NaN is in another term as well. Around 0 and 1 derivatives jump."""
+    x = np.array([np.nan, -0.5, 0, 0.5, 1, 1.5], dtype)
+    phi = ACTIVATIONS[name]
+    wanted = (phi.function if which == "value" else phi.derivative)(x)
+    assert np.isnan(wanted).tolist() == [True] + [False] * 5
+    np.testing.assert_allclose(call(f"{name}_{which}", x), wanted, rtol=8 * np.finfo(dtype).eps)

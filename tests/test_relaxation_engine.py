@@ -173,7 +173,8 @@ def test_tolerances_that_nobody_reaches(device: str) -> None:
     assert steps.tolist() == [7] * 3
 
 
-def test_a_tolerance_is_not_reached_by_what_equals_it(device: str) -> None:
+@pytest.mark.parametrize("per_sample", [False, True], ids=["mean", "each"])
+def test_a_tolerance_is_not_reached_by_what_equals_it(per_sample: bool, device: str) -> None:
     """One step of one sample: its norm itself, and the next number."""
     norm = relaxed(network(batch=1), 1)[2][0]
     found = on_device(backend(device), network(batch=1), 1, measured=True)[1]
@@ -182,7 +183,7 @@ def test_a_tolerance_is_not_reached_by_what_equals_it(device: str) -> None:
     for tol, expected in ((float(found[0]), 2), (float(np.nextafter(found[0], np.inf)), 1)):
         net = network(batch=1)
         net.step = 0.0
-        steps, _ = on_device(backend(device), net, 2, tol=tol)
+        steps, _ = on_device(backend(device), net, 2, tol=tol, per_sample=per_sample)
         assert steps.tolist() == [expected]
 
 

@@ -71,8 +71,8 @@ static inline float mix(float a, float b, bool second) { return second ? b : a; 
 static inline double mix(double a, double b, bool second) { return second ? b : a; }
 static inline bool isnan(float x) { return x != x; }
 static inline bool isnan(double x) { return x != x; }
-// 2^k for whole k, of a range in which that is a normal number. Behind 1.5 * 2^52 a double has its whole part in its last
-// bits: not every instruction set has a conversion to 64 bits.
+// 2^k for whole k, of a range in which that is a normal number. Behind 1.5 * 2^52 a double has its whole part in its
+// last bits: not every instruction set has a conversion to 64 bits.
 static inline float power_of_two(float k) { return std::bit_cast<float>((static_cast<std::int32_t>(k) + 127) << 23); }
 static inline double power_of_two(double k) {
   return std::bit_cast<double>(std::bit_cast<std::uint64_t>(k + (6755399441055744.0 + 1023)) << 52);
