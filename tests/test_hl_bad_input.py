@@ -136,6 +136,11 @@ def changed(**weights: Any) -> dict[str, Any]:
         ({**GOOD, "q": 1}, ValueError, "gradients of the model has the key 'q'; expected 'xi', 'w'"),
         ({"xi": None, "w": [1]}, TypeError, "'w' in gradients of the model must be a dict by name, got list"),
         ({"xi": None, "w": {"A": None}}, ValueError, "'w' in gradients of the model has no 'B'"),
+        (
+            {"xi": None, "w": {"A": None, "C": None}},
+            ValueError,
+            "'w' in gradients of the model has the key 'C'; expected 'A', 'B'",
+        ),
         (changed(C=None), ValueError, "'w' in gradients of the model has the key 'C'; expected 'A', 'B'"),
         (
             changed(A=np.ones((3, 2))),
@@ -206,6 +211,10 @@ def test_a_model_that_changes_behind_the_optimizer(device: str) -> None:
     with pytest.raises(ValueError, match="the model has 3 parameters, and had 2 when the optimizer was built"):
         optimizer.step(GOOD)
     del mine.w["C"]
+    mine.named_parameters = lambda: [1, 2]
+    with pytest.raises(TypeError, match="pairs, got 1"):
+        optimizer.step(GOOD)
+    del mine.named_parameters
     mine.delta = 0.0
     with pytest.raises(ValueError, match="delta of the model must be above 0"):
         optimizer.step(GOOD)

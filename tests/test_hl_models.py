@@ -138,6 +138,7 @@ def test_the_drive_is_the_integral_of_the_rotation(omega: float) -> None:
 
 def test_the_slope_of_the_drive_is_continuous_where_the_series_ends() -> None:
     """Both sides of z = 1, and small z beside the first terms of the series."""
+    np.testing.assert_allclose(_sinc_slope(np.array([3.9])), [(math.cos(3.9) - math.sin(3.9) / 3.9) / 3.9], rtol=1e-14)
     z = np.array([1 - 1e-12, 1.0, 1 + 1e-12, -1.0])
     np.testing.assert_allclose(
         _sinc_slope(z), [math.cos(1) - math.sin(1)] * 3 + [math.sin(1) - math.cos(1)], rtol=1e-11
@@ -201,6 +202,16 @@ def test_reset_starts_from_h_init(kind: Any) -> None:
     model.h_init[...] = 0
     model.reset()
     assert not model(u).any()
+
+
+@kinds
+def test_the_first_state_is_its_own_array(kind: Any) -> None:
+    """What is written to h_init counts for the next start, not for the state that is there."""
+    model = doubles(kind)
+    start = model.h_init.copy()
+    model(np.ones((4, 3)))
+    model.h_init[...] = 7
+    assert_bits(np.asarray(model.h), start)
 
 
 @kinds
