@@ -221,8 +221,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(
             f"{len(data.train_images)} images of handwritten digits to learn from, {len(data.test_images)} held out\n"
-            f"networks {'-'.join(map(str, SIZES))} with {elements} parameters settle, are nudged, and learn from what that "
-            f"changes:\nequilibrium propagation, {len(SEEDS)} seeds, Adam on {choice.info.device}",
+            f"networks {'-'.join(map(str, SIZES))} with {elements} parameters settle, are nudged, and learn from what "
+            f"that changes:\nequilibrium propagation, {len(SEEDS)} seeds, Adam on {choice.info.device}",
             flush=True,
         )
     epochs = options.epochs or EPOCHS
