@@ -218,6 +218,19 @@ def test_a_step_counts_though_it_is_the_first_and_last(name: str, device: str) -
 
 
 @both_energies
+def test_a_norm_as_large_as_the_tolerance_is_not_below_it(name: str, device: str) -> None:
+    model, twin = build(name, "SquaredError", "sigmoid", np.float64, device)
+    start = [u.copy() for u in model.u]
+    first, first_twin = model.u_step(0.1, 1.0), twin.u_step(0.1, 1.0)
+    model.set_states(start)
+    twin.take(start)
+    change, _, steps = twin.u_relax(0.1, 50, first_twin, 1.0)
+    assert steps == 2
+    assert_near(model.u_relax(0.1, 50, first, 1.0), change, 1e-12)
+    assert np.unique(model.steps).tolist() == [steps]
+
+
+@both_energies
 def test_without_a_tolerance_nothing_ends_it(name: str, device: str) -> None:
     """Not even rest."""
     model, twin = build(name, "SquaredError", "sigmoid", np.float64, device)
