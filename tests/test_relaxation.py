@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from grilly_optim import counters, devices
+from grilly_optim.energy import CrossEntropy
 from tests.energies import COSTS, DTYPES, ENERGIES, PHI, copies, model, soft_target
 
 every_energy = pytest.mark.parametrize("energy", ENERGIES)
@@ -122,7 +126,6 @@ def test_each_sample_stops_by_itself(energy: str, device: str) -> None:
         m.set_states(start)
         m.u_relax(0.1, own)
         assert close([u[k] for u in m.u], [u[k] for u in ends], "float64")
-        m.u_step(1e-30)  # moves nothing, and says where it was
         alone = model(energy, dtype="float64", batch=1, device="numpy")
         for parameter, same in zip(alone.parameters, m.parameters, strict=True):
             parameter[...] = same
@@ -213,3 +216,90 @@ def test_what_moves_to_a_device(device: str) -> None:
     up = moved + target + (0 if shared else clamped + sum(p.nbytes for p in m.parameters))
     assert after["bytes_up"] - before["bytes_up"] == up
     assert after["bytes_down"] - before["bytes_down"] == moved
+
+
+def test_more_steps_than_a_submission_has(device: str) -> None:
+    """Fresh, and where a run before has been stopped."""
+    ends = []
+    for stopped_before in (False, True):
+        m = model(dims=(3, 4, 2), batch=5, device=device)
+        m.set_C_target(soft_target(5, 2))
+        start = copies(m.u)
+        if stopped_before:
+            m.u_relax(1e-3, 10, tol=1e9, per_sample=True)
+            m.set_states(start)
+        for count in (2500, 2500) if stopped_before else (5000,):
+            m.u_relax(1e-3, count)
+        assert m.steps.tolist() == [2500 if stopped_before else 5000] * 5
+        ends.append(copies(m.u))
+    assert close(*ends, "float32")
+
+
+@every_energy
+def test_the_cost_may_be_replaced(energy: str, device: str) -> None:
+    m, other = (model(energy, "squared", device=device), model(energy, "cross_entropy", device=device))
+    m.u_relax(0.1, 2)
+    other.u_relax(0.1, 2)
+    m.c_energy = CrossEntropy(0.7)
+    for x in (m, other):
+        x.set_C_target(soft_target())
+        x.u_relax(0.1, 20)
+    assert all((a == b).all() for a, b in zip(m.u, other.u, strict=True))
+
+
+@every_energy
+def test_inputs_that_lie_otherwise_in_memory(energy: str, device: str) -> None:
+    m, plain = (model(energy, device=device) for _ in range(2))
+    x = np.random.default_rng(0).normal(size=(6, 5))
+    for given in (np.asfortranarray(x), x[:, ::-1][:, ::-1], x.astype(">f8"), x.tolist(), np.repeat(x, 2, 0)[::2]):
+        m.clamp_layer(0, given)
+        plain.clamp_layer(0, x)
+        for one in (m, plain):
+            one.set_states(copies(one.u))
+            one.u_relax(0.1, 3)
+        assert all((a == b).all() for a, b in zip(m.u, plain.u, strict=True))
+
+
+def test_a_step_into_the_infinite_changes_nothing(device: str) -> None:
+    m = model(device=device)
+    before = copies(m.u)
+    with pytest.raises(ValueError, match=r"dt / tau must be a number of float32, got 1e\+300 / 1.0"):
+        m.u_step(1e300)
+    with pytest.raises(ValueError, match=r"behind the step the state of layer \d is -?(inf|nan) in sample \d"):
+        m.u_step(3e38)
+    assert m.u_relax(0.1, 3, tol=np.inf) != 0
+    assert m.steps.tolist() == [1] * 6
+    with pytest.raises(ValueError, match="n_relax must be from 0 to"):
+        m.u_relax(0.1, 2**31)
+    assert not all((a == b).all() for a, b in zip(before, m.u, strict=True))
+
+
+def test_threads_take_turns(device: str) -> None:
+    m, alone = (model(device=device) for _ in range(2))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: m.u_relax(0.05, 25), range(8)))
+    for _ in range(8):
+        alone.u_relax(0.05, 25)
+    assert all((a == b).all() for a, b in zip(m.u, alone.u, strict=True))
+
+
+@pytest.mark.subprocess
+def test_ctrl_c_is_heard_between_submissions_and_changes_nothing(device: str) -> None:
+    """Three hours of steps on llvmpipe, say, of which the first submission has the most."""
+    program = f"""
+import signal, sys, threading, time
+import numpy as np
+from grilly_optim.energy import RestrictedHopfield, SquaredError
+m = RestrictedHopfield([30, 200, 30], SquaredError(), 20, "tanh", device={device!r})
+m.u_relax(0.01, 2)
+before = [u.copy() for u in m.u]
+threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    m.u_relax(0.001, 2_000_000)
+except KeyboardInterrupt:
+    same = all((a == b).all() for a, b in zip(before, m.u))
+    m.u_relax(0.01, 2)
+    sys.exit(0 if same else 3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

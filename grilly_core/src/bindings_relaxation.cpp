@@ -118,6 +118,12 @@ struct PyRelaxation {
       t.norms = made.mutable_data();
       norms = std::move(made);
     }
+    // Ctrl-C ends the run.
+    t.listen = [] {
+      if (closing) return;
+      const py::gil_scoped_acquire acquired;
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    };
     unlocked(device->waits(), [&] { of->run(t); });
     return py::make_tuple(steps, norms);
   }

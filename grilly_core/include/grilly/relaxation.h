@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "grilly/rules.h"
@@ -39,6 +40,9 @@ struct Relaxing {
   bool per_sample = false;        // samples stop by themselves, not all when their mean is below tol
   bool measured = false;          // norms without a tolerance
   std::uint32_t check_every = 1;  // steps between two looks at who goes on
+  // Called between submissions, with nothing locked; may throw, which ends the run. Then u is as it was, but where the
+  // device works on it in place.
+  std::function<void()> listen;
 
   std::uint32_t* steps = nullptr;  // (batch,), out
   double* norms = nullptr;         // (batch,), out, if there is a tolerance or measured; NaN without a step

@@ -1,6 +1,7 @@
 // Relaxation on Vulkan: all steps of a run in one submission, or as many as may pass before somebody looks who goes on.
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,8 +19,13 @@ enum What : std::uint32_t { kActivate, kStep, kMeasure };
 constexpr std::uint64_t kTurnsInSoftware = 60'000;
 // Groups of a dispatch: 65,535 rows of 65,535 are the least that devices take.
 constexpr std::uint64_t kMostGroups = (std::uint64_t{1} << 31) - 1;
-// Steps of one submission, where nobody looks at any: what is recorded of them takes memory.
+// Steps of one submission: what is recorded of them takes memory. And a submission must be over before a driver takes
+// it for a hang, or a user who wants to stop does: the first of a run has so many multiplications at most, or one step,
+// which is milliseconds on a GPU; the others follow from the time that the one before has taken.
 constexpr std::uint32_t kTogether = 4'096;
+constexpr double kFirstWork = 1e9, kSeconds = 0.5;
+// What the update of one element counts for.
+constexpr double kUpdateWork = 32;
 
 std::uint64_t parts(std::uint64_t n, std::uint64_t of) { return (n + of - 1) / of; }
 
@@ -91,15 +97,16 @@ VkDeviceAddress VulkanRelaxation::bring(OwnedBuffer& copy, const void* host, VkD
 
 void VulkanRelaxation::run(const Relaxing& relaxing) {
   device_.require_usable();
-  const std::lock_guard lock(device_.mutex);
+  const std::lock_guard running(running_);
+  std::unique_lock lock(device_.mutex);
   if (network.precision == Precision::f64)
-    run_in<double>(relaxing);
+    run_in<double>(relaxing, lock);
   else
-    run_in<float>(relaxing);
+    run_in<float>(relaxing, lock);
 }
 
 template <class Real>
-void VulkanRelaxation::run_in(const Relaxing& t) {
+void VulkanRelaxation::run_in(const Relaxing& t, std::unique_lock<std::mutex>& lock) {
   const std::size_t batch = network.batch, count = network.layers(), last = count - 1;
   const bool stopping = t.tol > 0, hopfield = network.energy == Energy::hopfield;
   const bool moves = std::find(t.clamped.begin(), t.clamped.end(), false) != t.clamped.end();
@@ -130,7 +137,7 @@ void VulkanRelaxation::run_in(const Relaxing& t) {
       up.push_back({state_->handle, 0, reinterpret_cast<char*>(state.data()), state_bytes});
   }
   const VkDeviceAddress state_at = stopping ? state_->address : 0;
-  const bool norms = t.norms != nullptr;
+  const bool norms = t.norms != nullptr || stopping;
   if (norms) need(norms_, batch * sizeof(Real), resident_);
 
   // What comes forward to a layer is wanted where it moves, or where its difference from u goes back to one that does.
@@ -211,7 +218,17 @@ void VulkanRelaxation::run_in(const Relaxing& t) {
 
   // Products of what does not change are made once; the others by stage: forward, and back what that has left.
   Stage activate, once, forward, back;
-  for (std::size_t i = 0; i < count; ++i) activate.push_back(settle(i, kActivate));
+  double work = 0;  // of a step
+  const auto costs = [&](std::size_t of) {
+    return static_cast<double>(batch) * static_cast<double>(network.widths[of]) *
+           static_cast<double>(network.widths[of + 1]);
+  };
+  for (std::size_t i = 0; i < count; ++i) {
+    activate.push_back(settle(i, kActivate));
+    if (!t.clamped[i]) work += kUpdateWork * static_cast<double>(batch) * static_cast<double>(network.widths[i]);
+    if (i > 0 && comes_forward(i) && !t.clamped[i - 1]) work += costs(i - 1);
+    if (goes_back(i)) work += costs(i);
+  }
   for (std::size_t i = 1; i < count; ++i)
     if (comes_forward(i)) (t.clamped[i - 1] ? once : forward).push_back(product(layers[i - 1].r, i - 1, false, i));
   for (std::size_t i = 0; i < last; ++i) {
@@ -223,13 +240,13 @@ void VulkanRelaxation::run_in(const Relaxing& t) {
   }
   if (network.cost == Cost::cross_entropy && t.target && !t.clamped[last])
     forward.push_back(dispatch(device_.pipeline({&shaders.softmax, network.precision}), batch, softmax));
-  const auto step = [&](std::vector<Stage>& work, bool measured) {
-    if (!forward.empty()) work.push_back(forward);
-    if (!back.empty()) work.push_back(back);
-    Stage& update = work.emplace_back();
+  const auto step = [&](std::vector<Stage>& stages, bool measured) {
+    if (!forward.empty()) stages.push_back(forward);
+    if (!back.empty()) stages.push_back(back);
+    Stage& update = stages.emplace_back();
     for (std::size_t i = 0; i < count; ++i)
       if (!t.clamped[i]) update.push_back(settle(i, measured ? kMeasure : kStep));
-    if (measured) work.push_back({dispatch(device_.pipeline({&shaders.verdict, network.precision}), 1, verdict)});
+    if (measured) stages.push_back({dispatch(device_.pipeline({&shaders.verdict, network.precision}), 1, verdict)});
   };
 
   // What comes back, by the host's hand where it is mapped.
@@ -245,20 +262,33 @@ void VulkanRelaxation::run_in(const Relaxing& t) {
   const bool mapped = resident_ == Use::shared;
   const std::vector<Transfer> nothing;
 
-  const std::uint32_t together = stopping ? std::min(t.check_every, kTogether) : kTogether;
-  std::uint32_t done = 0, live = rows;
+  const auto at_most = [&](double steps) {
+    const auto bounded = static_cast<std::uint32_t>(std::clamp(steps, 1.0, double{kTogether}));
+    return stopping ? std::min(bounded, t.check_every) : bounded;
+  };
+  std::uint32_t together = at_most(kFirstWork / work), done = 0, live = rows;
   while (done < t.count && live > 0) {
-    std::vector<Stage> work;
-    if (done == 0) work.push_back(activate);
-    if (done == 0 && !once.empty()) work.push_back(once);
+    const std::uint32_t begin = done;
+    std::vector<Stage> stages;
+    if (done == 0) stages.push_back(activate);
+    if (done == 0 && !once.empty()) stages.push_back(once);
     const std::uint32_t end = std::min(t.count - done, together) + done;
-    for (; done < end; ++done) step(work, stopping || (norms && done + 1 == t.count));
+    for (; done < end; ++done) step(stages, stopping || (norms && done + 1 == t.count));
     // The last submission brings everything; the others how many go on.
     const bool final = done == t.count;
     const std::vector<Transfer> look{{state_ ? state_->handle : VK_NULL_HANDLE, 0, reinterpret_cast<char*>(&live), 4}};
-    device_.queue.execute(up, work, mapped ? nothing : final ? down : look);
+    const auto started = std::chrono::steady_clock::now();
+    device_.queue.execute(up, stages, mapped ? nothing : final ? down : stopping ? look : nothing);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - started;
     up.clear();
     if (mapped && stopping) std::memcpy(&live, state_->mapped, sizeof live);
+    if (final || live == 0) break;
+    together = at_most(kSeconds * (done - begin) / std::max(taken.count(), 1e-6));
+    // Whoever listens may wait for a thread that waits for the device.
+    lock.unlock();
+    if (t.listen) t.listen();
+    lock.lock();
+    device_.require_usable();
   }
   if (!mapped && done < t.count) device_.queue.execute({}, {}, down);
   if (mapped) {
@@ -272,7 +302,7 @@ void VulkanRelaxation::run_in(const Relaxing& t) {
     if (norms) std::memcpy(last_norms.data(), norms_->mapped, batch * sizeof(Real));
   }
   if (stopping) std::copy_n(state.begin() + 1 + static_cast<std::ptrdiff_t>(batch), batch, t.steps);
-  if (norms) std::copy(last_norms.begin(), last_norms.end(), t.norms);
+  if (t.norms) std::copy(last_norms.begin(), last_norms.end(), t.norms);
 }
 
 std::unique_ptr<Relaxation> VulkanDevice::make_relaxation(Network network) {

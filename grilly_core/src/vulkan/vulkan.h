@@ -355,10 +355,11 @@ class VulkanRelaxation final : public Relaxation {
   OwnedBuffer& need(OwnedBuffer& buffer, VkDeviceSize bytes, Use use) const;
   VkDeviceAddress bring(OwnedBuffer& copy, const void* host, VkDeviceSize bytes, std::vector<Transfer>& up) const;
   template <class Real>
-  void run_in(const Relaxing& relaxing);
+  void run_in(const Relaxing& relaxing, std::unique_lock<std::mutex>& lock);
 
   VulkanDevice& device_;
   const Use resident_;
+  std::mutex running_;  // held for a whole run, before the device's, which is given away between submissions
   std::vector<Buffers> layers_;
   OwnedBuffer target_, softmax_, state_, norms_, table_;
 };

@@ -271,7 +271,7 @@ class EnergyModel(Layers, ABC):
 
     def _step_size(self, dt: Any, tau: Any) -> float:
         step = float(POSITIVE.take("dt", dt) / ABOVE_0.take("tau", tau))
-        if step > np.finfo(self.dtype).max:
+        if step > float(np.finfo(self.dtype).max):
             raise ValueError(f"dt / tau must be a number of {self.dtype}, got {dt} / {tau}")
         return step
 
