@@ -12,6 +12,7 @@ import pytest
 
 import grilly_optim
 from grilly_optim.optim import HL, SGD
+from grilly_optim.optim._hl_models import Model
 from tests.hl_models import Array, Tensors, Written, draw
 from tests.table import assert_bits
 
@@ -84,6 +85,15 @@ def test_a_step_is_one_kernel_run_for_everything(device: str) -> None:
     after = grilly_optim.counters(device)
     assert after["dispatches"] - before["dispatches"] == 1
     assert after["submits"] - before["submits"] == int(device.startswith("vulkan"))
+
+
+def test_gradients_that_fit_are_looked_at_by_the_engine_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, rng = [Tensors(SHAPES), Tensors({"D": (40,)}, state=(1, 9))], np.random.default_rng(0)
+    optimizers = [HL(models[1], device=device), HL([{"params": model} for model in models], device=device)]
+    gradients = [model.drawn_gradients(rng, missing=("xi",)) for model in models]
+    monkeypatch.setattr(Model, "gradients", None)
+    optimizers[0].step(gradients[1])
+    optimizers[1].step(gradients)
 
 
 # What it is in special cases.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import chain, islice
-from operator import is_
+from itertools import islice
+from operator import is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,7 @@ class Model:
         self.arrays = [np.zeros(h.shape, dtype), *parameters.values()]
         self.tensors = [as_real(array) for array in self.arrays]
         self._zeros: dict[int, Array] = {}
-        # What the model gave, as flat as `require_same` compares it: object by object, without a loop in Python.
-        self._kept = list(chain.from_iterable(named))
+        self._pick = itemgetter(*parameters)
         self._is_real = all(array.dtype.kind == "f" for array in self.arrays)
         self.delta  # noqa: B018  # checked now rather than in the first step
 
@@ -109,11 +108,11 @@ class Model:
         if self._are_kept(named):
             return  # nearly always
         _require_pairs(named, self.who)
-        for (name, array), kept, kept_name in zip(named, self.arrays[1:], self.names[1:], strict=False):
-            if array is not kept or name != kept_name:
+        for (_, array), kept, name in zip(named, self.arrays[1:], self.names[1:], strict=False):
+            if array is not kept:
                 what = "" if getattr(array, "shape", None) == kept.shape else f" of shape {np.shape(array)}"
                 raise ValueError(
-                    f"parameter {kept_name!r} of {self.who} is another array{what} than when the optimizer was built: "
+                    f"parameter {name!r} of {self.who} is another array{what} than when the optimizer was built: "
                     "write to the array in place, or build the optimizer anew"
                 )
         if len(named) != len(self.names) - 1:
@@ -122,9 +121,11 @@ class Model:
             )
 
     def _are_kept(self, named: list[Any]) -> bool:
+        # Without a loop in Python: there may be many, in every step.
+        given, kept = map(itemgetter(1), named), islice(self.arrays, 1, None)
         try:
-            return 2 * len(named) == len(self._kept) and all(map(is_, chain.from_iterable(named), self._kept))
-        except TypeError:  # these are no pairs
+            return len(named) == len(self.arrays) - 1 and all(map(is_, given, kept))
+        except (TypeError, LookupError):  # these are no pairs
             return False
 
     def gradients(self, given: Any) -> list[Array]:
@@ -171,9 +172,10 @@ class Model:
             return None
         xi = self._zero(0) if given[XI] is None else given[XI]
         try:
-            return [xi, *map(weights.__getitem__, islice(self.names, 1, None))]
+            picked = self._pick(weights)
         except KeyError:
             return None
+        return [xi, *picked] if len(self.names) > 2 else [xi, picked]
 
     def _zero(self, k: int) -> Array:
         if k not in self._zeros:

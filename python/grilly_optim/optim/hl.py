@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -281,8 +280,12 @@ class HL:
         each = _for_each(gradients, len(self._models))
         found = [model.gradients_as_given(mine) for model, mine in zip(self._models, each, strict=True)]
         quick = [mine for mine in found if mine is not None]
-        if len(quick) == len(found) and self._run(list(chain.from_iterable(quick)), by_launch):
-            return
+        if len(quick) == len(found):
+            first, *more = quick
+            for mine in more:
+                first += mine
+            if self._run(first, by_launch):
+                return
         given = self._taken(each)
         if self._run(given, by_launch):
             return
