@@ -26,7 +26,7 @@ AGAINST_TORCH = 2.0
 # What the demo's networks are to name correctly of the held-out digits, after the last epoch.
 ACCURACY = {"ConditionalGaussian": 0.96, "RestrictedHopfield": 0.94}
 # Of the states after a relaxation, in units of the largest.
-TOLERANCES = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-10}
+TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 
 
 def _model(kind: type[Model], dtype: Any) -> Model:
