@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grilly_optim.checkpoint import load_checkpoint, save_checkpoint
 from grilly_optim.energy import (
     Activation,
     ConditionalGaussian,
@@ -353,7 +354,7 @@ def test_without_a_free_gradient_it_is_zero() -> None:
 
 
 def test_persistent_states_go_on_where_they_were() -> None:
-    m, straight = (model("hopfield", batch=2, device="cpu") for _ in range(2))
+    m = model("hopfield", batch=2, device="cpu")
     states = PersistentStates(m, samples=4)
     x = np.random.default_rng(0).normal(size=(4, 5))
     ends = {}
@@ -368,7 +369,6 @@ def test_persistent_states_go_on_where_they_were() -> None:
             if sample in ends:
                 assert all((a[k] == b).all() for a, b in zip(before[1:], ends[sample][1:], strict=True))
             ends[sample] = [u[k].copy() for u in m.u]
-    assert straight.batch_size == 2
 
 
 # Snapshots.
@@ -406,3 +406,94 @@ def test_repr_names_what_matters() -> None:
         "ConditionalGaussian([5, 7, 3], CrossEntropy(beta=0.7), batch_size=6, phi=[identity, sigmoid, sigmoid]) on "
         "NumPy"
     )
+
+
+def test_a_snapshot_goes_through_a_checkpoint(tmp_path: Any) -> None:
+    m, other = (model("hopfield", seed=s, device="numpy") for s in (2**64 - 1, 2))
+    m.set_C_target([0, 1, 2, 0, 1, 2])
+    m.u_relax(0.1, 3)
+    other.load_state_dict(load_checkpoint(save_checkpoint(m.state_dict(), str(tmp_path / "ep"), 0.5)))
+    assert (m.u_relax(0.1, 3), m.E.tolist()) == (other.u_relax(0.1, 3), other.E.tolist())
+
+
+def test_copies_keep_everything() -> None:
+    m = model(device="numpy")
+    m.u_relax(0.1, 4)
+    m.note = "mine"  # type: ignore[attr-defined]
+    twin = copy.deepcopy(m)
+    assert (twin.steps.tolist(), twin.note, twin.phi == m.phi) == ([4] * 6, "mine", True)  # type: ignore[attr-defined]
+
+
+def test_arrays_stay_the_same_ones() -> None:
+    """Whoever holds a layer's state holds it until there is another batch size."""
+    m = model(device="numpy")
+    held = list(m.u)
+    m.reset_state()
+    m.clamp_layer(0, np.ones((6, 5)))
+    m.set_states(copies(m.u))
+    m.fast_init()
+    m.u_relax(0.1, 2)
+    m.contrastive_gradient(soft_target(), dt=0.1, n_relax=2)
+    assert all(a is b for a, b in zip(held, m.u, strict=True))
+
+
+def test_what_is_given_back_is_the_caller_s() -> None:
+    m = model(device="numpy")
+    before = m.E.copy()
+    m.E[...] = 7
+    m.steps[...] = 7
+    assert (before == m.E).all()
+    assert m.steps.tolist() == [0] * 6
+
+
+def test_energies_follow_the_cost() -> None:
+    m = model(dtype="float64", device="numpy")
+    free = m.E
+    m.c_energy.set_target([0, 1, 2, 0, 1, 2])
+    nudged = m.E
+    m.c_energy.beta = 1.4
+    np.testing.assert_allclose(m.E - free, 2 * (nudged - free))
+    m.c_energy = SquaredError()
+    assert (free == m.E).all()
+
+
+def test_costs_of_whole_numbers() -> None:
+    cost = SquaredError(0.5)
+    cost.set_target([[1, 2]])
+    assert cost.compute_energy([[3, 5]]).tolist() == [3.25]
+    gradient = cost.gradient([[3, 5]])
+    assert gradient is not None
+    assert gradient.tolist() == [[1.0, 1.5]]
+
+
+def test_flags_of_clamped_layers_may_be_set() -> None:
+    m = model(device="cpu")
+    m.clamp_du = [True, False, True]
+    before = copies(m.u)
+    m.u_step(0.1)
+    assert [(a == b).all() for a, b in zip(before, m.u, strict=True)] == [True, False, True]
+
+
+class Halved(SquaredError):
+    """A cost of one's own."""
+
+    def _cost(self, u: Any, y: Any) -> Any:
+        return super()._cost(u, y) / 2
+
+    def _gradient(self, u: Any, y: Any) -> Any:
+        return super()._gradient(u, y) / 2
+
+
+@pytest.mark.cases("numpy", "cpu")
+def test_a_cost_of_one_s_own_runs_on_the_processor(device: str) -> None:
+    m = ConditionalGaussian([5, 7, 3], Halved(), 6, "tanh", dtype="float64", device=device)
+    m.set_C_target(soft_target())
+    assert max(check_gradients(m).values()) < 1e-6
+    m.u_relax(0.1, 3)
+
+
+@pytest.mark.cases("vulkan")
+def test_a_cost_of_one_s_own_is_refused_by_a_gpu(device: str) -> None:
+    m = ConditionalGaussian([5, 7, 3], Halved(), 6, "tanh", device=device)
+    with pytest.raises(ValueError, match="is a cost of its own, which no GPU knows: use device='cpu'"):
+        m.u_relax(0.1, 3)

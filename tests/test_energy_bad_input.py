@@ -59,7 +59,7 @@ def test_arguments(kind: Any, what: str) -> None:
 
 
 Call = Callable[[Any], Any]
-STEP = {"dt": 0.1, "n_relax": 3}
+STEP: dict[str, Any] = {"dt": 0.1, "n_relax": 3}
 CALLS: dict[str, tuple[Call, type[Exception], str]] = {
     "dt of 0": (lambda m: m.u_step(0), ValueError, "dt must be above 0"),
     "negative dt": (lambda m: m.u_relax(-0.1, 3), ValueError, "dt must be above 0"),
@@ -116,6 +116,11 @@ CALLS: dict[str, tuple[Call, type[Exception], str]] = {
         ValueError,
         "nudging must be one of 'one_sided', 'symmetric', 'random_sign', got 'centered'",
     ),
+    "a contrast without a target": (
+        lambda m: m.contrastive_gradient(None, **STEP),
+        ValueError,
+        "target must not be None: without one nothing is nudged",
+    ),
     "a contrast's target": (
         lambda m: m.contrastive_gradient(np.ones((6, 4)), **STEP),
         ValueError,
@@ -136,12 +141,62 @@ CALLS: dict[str, tuple[Call, type[Exception], str]] = {
         ValueError,
         r"free_grad\[0\] must have the shape \(7, 5\), got \(3,\)",
     ),
+    "a contrast of nothing": (
+        lambda m: m.w_optimize(None, None, SGD(m.parameters)),
+        TypeError,
+        "nudged_grad must be a list of 4 arrays, .* got NoneType",
+    ),
+    "a complex contrast": (
+        lambda m: m.w_optimize(None, [g * 1j for g in m.w_get_gradients()], SGD(m.parameters)),
+        TypeError,
+        r"nudged_grad\[0\] must hold real numbers, got complex64",
+    ),
+    "a contrast with a hole": (
+        lambda m: m.w_optimize(None, [None, *m.w_get_gradients()[1:]], SGD(m.parameters)),
+        TypeError,
+        r"nudged_grad\[0\] must hold real numbers, got NoneType",
+    ),
+    "no optimizer": (
+        lambda m: m.w_optimize(None, m.w_get_gradients(), None),
+        TypeError,
+        "w_optimizer must be an optimizer, got None",
+    ),
+    "a ragged input": (
+        lambda m: m.clamp_layer(0, [[1.0] * 5] * 5 + [[1.0]]),
+        ValueError,
+        "u_i must be an array, and NumPy cannot make one of it",
+    ),
+    "a ragged target": (lambda m: m.set_C_target([[1, 2, 3], [1]]), ValueError, "target must be an array"),
+    "a target that is NaN": (
+        lambda m: m.set_C_target(np.full((6, 3), np.nan)),
+        ValueError,
+        "target must hold numbers of float32, got nan",
+    ),
+    "complex states": (
+        lambda m: m.set_states([u * 1j for u in m.u]),
+        TypeError,
+        r"states\[0\] must hold real numbers, got complex64",
+    ),
+    "states that are none": (lambda m: m.set_states(None), TypeError, "states must be a sequence of arrays"),
+    "flags that are numbers": (
+        lambda m: setattr(m, "clamp_du", [1, 0, 0]),
+        TypeError,
+        "clamp_du must hold True or False, got int64",
+    ),
+    "too few flags": (lambda m: setattr(m, "clamp_du", [True]), ValueError, "clamp_du must have 3 entries"),
+    "a cost by name": (lambda m: setattr(m, "c_energy", "squared"), TypeError, "c_energy must be SquaredError"),
+    "a check of nothing": (lambda m: check_gradients("m"), TypeError, "model must be a ConditionalGaussian"),
     "a check in float32": (check_gradients, TypeError, "needs a model of dtype float64, got float32"),
     "a state dict that is none": (lambda m: m.load_state_dict([]), TypeError, "state_dict must be a dict"),
     "a state dict of another model": (
         lambda m: m.load_state_dict(model(m.kind, dims=(5, 8, 3), device="numpy").state_dict()),
         ValueError,
         r"weights\[0\] of state_dict must have the shape \(7, 5\), got \(8, 5\)",
+    ),
+    "a state dict of another energy": (
+        lambda m: m.load_state_dict(m.state_dict() | {"energy": "ising"}),
+        ValueError,
+        "'energy' of state_dict must be '(gaussian|hopfield)', got 'ising'",
     ),
     "a state dict without a beta": (
         lambda m: m.load_state_dict(m.state_dict() | {"beta": 0}),
@@ -204,6 +259,13 @@ def test_a_target_of_the_batch_before() -> None:
     m.u_step(0.1)
 
 
+def test_a_contrast_from_what_is_no_equilibrium() -> None:
+    m = model(device="numpy")
+    m.clamp_layer(1, m.u[1])
+    with pytest.raises(ValueError, match="fast_init is no equilibrium where a layer behind .* and layer 1 is"):
+        m.contrastive_gradient(soft_target(), **STEP, fast_init=True)
+
+
 def test_labels_are_for_cross_entropy() -> None:
     with pytest.raises(ValueError, match=r"target must have the shape \(batch, outputs\), got \(6,\)"):
         model(cost="squared", device="numpy").set_C_target([0] * 6)
@@ -219,3 +281,34 @@ def test_an_activation_by_another_type() -> None:
     with pytest.raises(TypeError, match="phi must be the name of an activation or an Activation, got 3"):
         get_activation(3)  # type: ignore[arg-type]
     assert get_activation(a := Activation("a", np.tanh, np.cos)) is a
+
+
+@pytest.mark.parametrize(
+    ("function", "derivative", "message"),
+    [
+        (lambda u: u.astype(np.float64), np.ones_like, "function of phi.1., 'odd', must keep shape and dtype"),
+        (np.tanh, lambda u: 1.0, "derivative of phi.1., 'odd', must keep shape and dtype, and makes 1.0"),
+        (np.tanh, lambda u: u.sum(0), r"makes float32 of shape \(3,\) of float32 of shape \(2, 3\)"),
+    ],
+)
+def test_activations_that_make_something_else(function: Any, derivative: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(phi=Activation("odd", function, derivative), device="numpy")
+
+
+def test_an_activation_without_functions() -> None:
+    with pytest.raises(TypeError, match="derivative of the activation 'odd' must be a function of an array, got None"):
+        Activation("odd", np.tanh, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("u", "error"), [([["a"]], TypeError), ([1.0], ValueError), (1.0, ValueError), ([[1j]], TypeError)]
+)
+@pytest.mark.parametrize("cost", [SquaredError, CrossEntropy])
+def test_states_that_a_cost_refuses(cost: Any, u: Any, error: type[Exception]) -> None:
+    made = cost()
+    for target in (None, [[1.0]]):
+        made.set_target(target)
+        for call in (made.compute_energy, made.gradient):
+            with pytest.raises(error, match=r"^u must"):
+                call(u)
