@@ -262,7 +262,7 @@ def test_a_target_of_the_batch_before() -> None:
 def test_a_contrast_from_what_is_no_equilibrium() -> None:
     m = model(device="numpy")
     m.clamp_layer(1, m.u[1])
-    with pytest.raises(ValueError, match="fast_init is no equilibrium where a layer behind .* and layer 1 is"):
+    with pytest.raises(ValueError, match=r"fast_init is no equilibrium where a layer behind .* and layer 1 is"):
         m.contrastive_gradient(soft_target(), **STEP, fast_init=True)
 
 

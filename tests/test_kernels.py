@@ -58,8 +58,10 @@ def test_every_rule_has_a_twin_with_its_names(name: str) -> None:
 
 
 def test_every_rule_is_in_the_table_of_tests() -> None:
-    # Rules with two passes have tests of their own (test_hypergradient.py, test_sums.py), and so have those that draw.
-    assert set(BY_RULE) == {name for name, rule in TWINS.items() if not (rule.sums or rule.drawn)} - {"stream"}
+    # Rules with two passes have tests of their own (test_hypergradient.py, test_sums.py), and so have those that draw, and
+    # what is no optimizer (below).
+    others = {"stream", "hl", "euler"}
+    assert set(BY_RULE) == {name for name, rule in TWINS.items() if not (rule.sums or rule.drawn)} - others
 
 
 @pytest.mark.parametrize("isa", [pytest.param(n, marks=pytest.mark.isa(n)) for n in ("avx512", "avx2", "base")])
@@ -315,3 +317,25 @@ def test_counters_of_an_unopened_device_are_zero() -> None:
         "bytes_allocated",
         "allocations",
     }
+
+
+@pytest.mark.parametrize("isa", [pytest.param(n, marks=pytest.mark.isa(n)) for n in ("avx512", "avx2", "base")])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["hl", "euler"])
+def test_rules_that_are_no_optimizers(name: str, dtype: Any, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number of elements left over, at every position on a cache line, on each instruction set."""
+    monkeypatch.setenv("GRILLY_ISA", isa)
+    rng, rule = np.random.default_rng(1), TWINS[name]
+    rows = [tuple(rng.uniform(0.1, 1, len(rule.scalar_fields)))]
+    for size in range(1, 100):
+        memory = rng.standard_normal(size + 16).astype(dtype)
+        g = rng.standard_normal(size).astype(dtype)
+        ends = []
+        for device in ("numpy", "cpu"):
+            p = memory.copy()[size % 16 :][:size]
+            backend: Any = _devices.open_device(device)[1]
+            plan = backend.plan(rule, [p], [0])
+            for _ in range(3):
+                assert backend.run([plan], ([g],), [rows], [None])
+            ends.append(p)
+        assert_bits(*ends, f"{size} elements, {isa}")
