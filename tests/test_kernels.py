@@ -58,8 +58,8 @@ def test_every_rule_has_a_twin_with_its_names(name: str) -> None:
 
 
 def test_every_rule_is_in_the_table_of_tests() -> None:
-    # Rules with two passes have tests of their own (test_hypergradient.py, test_sums.py), and so have those that draw, and
-    # what is no optimizer (below).
+    # Rules with two passes have tests of their own (test_hypergradient.py, test_sums.py), and so have those that draw,
+    # and what is no optimizer (below).
     others = {"stream", "hl", "euler"}
     assert set(BY_RULE) == {name for name, rule in TWINS.items() if not (rule.sums or rule.drawn)} - others
 
