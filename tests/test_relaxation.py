@@ -265,7 +265,9 @@ def test_a_step_into_the_infinite_changes_nothing(device: str) -> None:
     before = copies(m.u)
     with pytest.raises(ValueError, match=r"dt / tau must be a number of float32, got 1e\+300 / 1.0"):
         m.u_step(1e300)
-    with pytest.raises(ValueError, match=r"behind the step the state of layer \d is -?(inf|nan) in sample \d"):
+    with pytest.raises(
+        ValueError, match=r"after 1 step the state of layer \d is .* in sample \d: a smaller dt may help"
+    ):
         m.u_step(3e38)
     assert m.u_relax(0.1, 3, tol=np.inf) != 0
     assert m.steps.tolist() == [1] * 6

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grilly_optim.energy._relaxation import Outcome, Request
+from grilly_optim.energy._relaxation import Outcome, Recent, Request
 from grilly_optim.energy.costs import CrossEntropy, SquaredError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KNOWN = (SquaredError, CrossEntropy)
 
 
 class DeviceRelaxation:
-    """Relaxations of one model in the engine; what it holds is made anew for another batch size.
+    """Relaxations of one model in the engine.
 
     Args:
         backend: The device.
@@ -31,7 +31,18 @@ class DeviceRelaxation:
 
     def __init__(self, backend: Any, model: EnergyModel) -> None:
         self._backend, self._model = backend, model
-        self._made_for: tuple[int, str] | None = None
+        self._engines: Recent[tuple[int, str], Any] = Recent()
+
+    def _made(self, cost: str) -> Any:
+        model = self._model
+        return self._backend.relaxation(
+            model.kind,
+            cost,
+            model.dtype == np.float64,
+            list(model.dimensions),
+            model.batch_size,
+            [phi.name for phi in model.phi],
+        )
 
     def run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
         """See `Relaxation`; the device makes what is fixed for itself."""
@@ -39,22 +50,11 @@ class DeviceRelaxation:
         cost = model.c_energy
         if type(cost) not in KNOWN:
             raise ValueError(f"c_energy, {cost!r}, is a cost of its own, which no GPU knows: use device='cpu'")
-        wanted = model.batch_size, cost.kind
-        if self._made_for != wanted:
-            self._made_for = None
-            self._engine = self._backend.relaxation(
-                model.kind,
-                cost.kind,
-                model.dtype == np.float64,
-                list(model.dimensions),
-                model.batch_size,
-                [phi.name for phi in model.phi],
-            )
-            self._made_for = wanted
+        engine = self._engines.get((model.batch_size, cost.kind), lambda: self._made(cost.kind))
         target = cost.dense_target(model.u[-1])
         clamped = model.clamp_du.tolist()
         u = [state if stays else state.copy() for state, stays in zip(model.u, clamped, strict=True)]
-        steps, norms = self._engine.run(
+        steps, norms = engine.run(
             u=u,
             weights=list(model.weights),
             biases=list(model.biases),

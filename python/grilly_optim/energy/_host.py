@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.energy._relax import relax_rule
-from grilly_optim.energy._relaxation import Outcome, Request
+from grilly_optim.energy._relaxation import Outcome, Recent, Request
 from grilly_optim.energy.activations import Activation
 from grilly_optim.optim._plans import REFUSED
 
@@ -28,7 +28,7 @@ class _Launch(NamedTuple):
 
 
 class HostRelaxation:
-    """Relaxations of one model; plans are kept as long as batch and clamped layers stay what they are.
+    """Relaxations of one model.
 
     Args:
         backend: The device.
@@ -37,15 +37,23 @@ class HostRelaxation:
 
     def __init__(self, backend: Any, model: EnergyModel) -> None:
         self._backend, self._model = backend, model
-        self._made_for: tuple[Any, ...] = ()
+        self._workspaces: Recent[tuple[Any, ...], _Workspace] = Recent()
 
-    def _prepare(self, measured: bool) -> None:
+    def run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
+        """See `Relaxation`."""
         model = self._model
-        clamped = model.clamp_du.tolist()
-        wanted = (model.batch_size, clamped, measured)
-        if self._made_for == wanted:
-            return
-        self._made_for = ()  # until all of it is there
+        wanted = model.batch_size, tuple(model.clamp_du.tolist()), request.measured
+        workspace = self._workspaces.get(wanted, lambda: _Workspace(self._backend, model, request.measured))
+        # Overflow is the caller's, and passes through as it does on every other device.
+        with np.errstate(all="ignore"):
+            return workspace.run(request, fixed)
+
+
+class _Workspace:
+    """Memory and plans, for one batch size and some clamped layers; with norms by sample, or without."""
+
+    def __init__(self, backend: Any, model: EnergyModel, measured: bool) -> None:
+        self._backend, self._model = backend, model
         batch, count = model.batch_size, model.n_layers
 
         def blank() -> list[Array]:
@@ -53,7 +61,7 @@ class HostRelaxation:
 
         self._r, self._u, self._pull, self._back, self._prediction, self._message = (blank() for _ in range(6))
         self._zero = blank()
-        self._free = [i for i in range(count) if not clamped[i]]
+        self._free = [i for i in range(count) if not model.clamp_du[i]]
         by_phi: dict[Activation, list[int]] = {}
         for i in self._free:
             by_phi.setdefault(model.phi[i], []).append(i)
@@ -73,16 +81,9 @@ class HostRelaxation:
             )
             for phi, layers in by_phi.items()
         ]
-        self._made_for = wanted
 
     def run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
         """See `Relaxation`."""
-        # Overflow is the caller's, and passes through as it does on every other device.
-        with np.errstate(all="ignore"):
-            return self._run(request, fixed)
-
-    def _run(self, request: Request, fixed: Mapping[int, Array]) -> Outcome:
-        self._prepare(request.measured)
         model, batch = self._model, self._model.batch_size
         for i, (phi, u, r, own) in enumerate(zip(model.phi, model.u, self._r, self._u, strict=True)):
             r[...] = phi.function(u)

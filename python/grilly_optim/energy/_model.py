@@ -134,14 +134,14 @@ class EnergyModel(Layers, ABC):
         layers = enumerate(zip(r, self.weights, self.biases, strict=False))
         return [known[i] if i in known else x @ weight.T + b for i, (x, weight, b) in layers]
 
-    def _energies(self, u: Sequence[Array], known: Mapping[int, Array] = NOTHING) -> Array:
+    def _energies(self, u: Sequence[Array], known: Mapping[int, Array] = NOTHING, steps: int = 0) -> Array:
         with np.errstate(all="ignore"):
             r = self._outputs(u)
             terms = self._terms(u, r, self._predictions(r, known))
             terms[-1] = terms[-1] + self.c_energy.compute_energy(u[-1])
         for i, (state, term) in enumerate(zip(u, terms, strict=True)):
-            _require_finite(f"the state of layer {i}", state)
-            _require_finite(f"the energy of layer {i}", term)
+            _require_finite(f"the state of layer {i}", state, steps)
+            _require_finite(f"the energy of layer {i}", term, steps)
         return np.sum(terms, 0)  # type: ignore[no-any-return]
 
     @in_turn
@@ -224,7 +224,7 @@ class EnergyModel(Layers, ABC):
         outcome = self._relaxed(Request(self._step_size(dt, tau), 1, measured=True), self._fixed())
         for i, (before, after) in enumerate(zip(self._u, outcome.u, strict=True)):
             _require_finite(f"the state of layer {i}", before)
-            _require_finite(f"behind the step the state of layer {i}", after)
+            _require_finite(f"the state of layer {i}", after, 1)
         assert outcome.norms is not None
         self._take(outcome)
         return float(outcome.norms.mean())
@@ -264,7 +264,7 @@ class EnergyModel(Layers, ABC):
         fixed = self._fixed()
         before = self._energies(self._u, fixed)
         outcome = self._relaxed(request._replace(measured=request.tol > 0), fixed)
-        energy = self._energies(outcome.u, fixed)
+        energy = self._energies(outcome.u, fixed, int(outcome.steps.max()))
         self._take(outcome)
         self._remember(energy)
         return float(np.sum(energy - before, dtype=np.float64))
@@ -366,9 +366,12 @@ class EnergyModel(Layers, ABC):
         return _contrast.estimate(self, target, phase, nudging, Flag().take("fast_init", fast_init))
 
 
-def _require_finite(who: str, numbers: Array) -> None:
+def _require_finite(who: str, numbers: Array, steps: int = 0) -> None:
     """Raise a ValueError that names the first sample and its number, if there is one that is NaN or infinite."""
     finite = np.isfinite(numbers)
     if not finite.all():
         sample = int(np.flatnonzero(~finite.reshape(len(numbers), -1).all(1))[0])
-        raise ValueError(f"{who} is {numbers[sample][~finite[sample]][0]} in sample {sample}")
+        found = f"{who} is {numbers[sample][~finite[sample]][0]} in sample {sample}"
+        if steps:
+            found = f"after {steps} step{'s' * (steps > 1)} {found}: a smaller dt may help"
+        raise ValueError(found)

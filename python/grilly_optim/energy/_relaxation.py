@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Request(NamedTuple):
@@ -41,6 +43,24 @@ class Outcome(NamedTuple):
     u: list[Array]
     steps: NDArray[np.uint32]
     norms: NDArray[np.float64] | None
+
+
+class Recent(Generic[K, V]):
+    """What has been made last: the last batch of an epoch is often smaller, and the next one is not."""
+
+    MOST = 4
+
+    def __init__(self) -> None:
+        self._made: dict[K, V] = {}
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """What is there for this key, or what is made now."""
+        if key not in self._made:
+            while len(self._made) >= self.MOST:
+                del self._made[next(iter(self._made))]
+        value = self._made.pop(key) if key in self._made else make()
+        self._made[key] = value
+        return value
 
 
 class Relaxation(Protocol):

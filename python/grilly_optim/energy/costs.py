@@ -20,8 +20,8 @@ class Cost(ABC):
     Args:
         beta: How hard the last layer is nudged; below 0 away from the target.
 
-    There are two, which every device knows. One of your own runs on the processor: it has ``_cost(u, y)`` and
-    ``_gradient(u, y)``.
+    A cost belongs to one model: another that has the same cost is nudged by the same target. There are two, which every
+    device knows. One of your own runs on the processor: it has ``_cost(u, y)`` and ``_gradient(u, y)``.
 
     Attributes:
         target: The target, or None while nothing is nudged.
@@ -88,7 +88,9 @@ class Cost(ABC):
 
     def _dense(self, target: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         if target.shape != shape:
-            raise ValueError(f"target has the shape {target.shape}, and the last layer {shape}")
+            raise ValueError(
+                f"target has the shape {target.shape}, and the last layer {shape}: set_C_target anew, or to None"
+            )
         dense = copied(target, dtype)
         if not np.isfinite(dense).all():
             raise ValueError(f"target must hold numbers of {dtype}, got {target[~np.isfinite(dense)][0]}")
