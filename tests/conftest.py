@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,12 @@ def device(case: str, monkeypatch: pytest.MonkeyPatch) -> str:
     if case == "staged":
         monkeypatch.setenv("GRILLY_FORCE_STAGING", "1")
     return CASES[case]
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder: what a test writes goes there."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)

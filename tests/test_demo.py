@@ -16,15 +16,11 @@ import pytest
 
 import grilly_optim
 from grilly_optim.cli import digits, main, mlp
-from grilly_optim.cli.demo import Progress
+from grilly_optim.cli.demo import JOBS, Progress
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 BATCHES = -(-1347 // digits.BATCH)
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder: the picture goes there."""
-    monkeypatch.chdir(tmp_path)
 
 
 def test_gradients_equal_finite_differences() -> None:
@@ -139,10 +135,11 @@ def test_bar_shows_means_of_the_epoch() -> None:
         assert numbers == f"loss {loss:.4f}, accuracy {accuracy:.4f}{test}"
 
 
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("device", ["vulkan:no such thing", "tpu"])
-def test_unknown_device(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_device(job: str, device: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One message that names the device, status 1, and nothing left behind."""
-    assert main(["demo", "--device", device]) == 1
+    assert main(["demo", job, "--device", device]) == 1
     captured = capsys.readouterr()
     assert device in captured.err
     assert captured.out == ""

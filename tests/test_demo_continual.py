@@ -16,13 +16,9 @@ from grilly_optim.cli.demo import Progress
 from tests.table import assert_bits
 from tests.test_demo import Frames, Terminal
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 SILENT = Progress(total=0, quiet=True)
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder: the picture goes there."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -157,14 +153,6 @@ def test_quiet_prints_results_only(two_seeds: None, tmp_path: Path, capsys: pyte
     assert captured.err == ""
     table(captured.out)
     assert (tmp_path / "a" / "b" / "continual.png").exists()
-
-
-def test_unknown_device(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "continual", "--device", "tpu"]) == 1
-    captured = capsys.readouterr()
-    assert "tpu" in captured.err
-    assert captured.out == ""
-    assert not Path("demo-output").exists()
 
 
 @pytest.mark.subprocess

@@ -16,16 +16,12 @@ from grilly_optim.cli.demo import Progress
 from grilly_optim.cli.ep import METHODS, SEEDS, History, Method, Summary
 from tests.test_demo import Frames, Terminal
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 SILENT = Progress(total=0, quiet=True)
 GOALS = {"ConditionalGaussian": 0.96, "RestrictedHopfield": 0.94}
 
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder: the picture goes there."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -156,14 +152,6 @@ def test_quiet_prints_results_only(one_seed: None, tmp_path: Path, capsys: pytes
     assert captured.err == ""
     table(captured.out)
     assert (tmp_path / "a" / "b" / "ep.png").exists()
-
-
-def test_unknown_device(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "ep", "--device", "tpu"]) == 1
-    captured = capsys.readouterr()
-    assert "tpu" in captured.err
-    assert captured.out == ""
-    assert not Path("demo-output").exists()
 
 
 @pytest.mark.subprocess
