@@ -67,7 +67,8 @@ def euler_step(
         `o` itself, or as many new arrays in its structure.
 
     Raises:
-        TypeError: Something that is no such array, a complex derivative of a real array, or numbers or flags that are none.
+        TypeError: Something that is no such array, a complex derivative of a real array, numbers or flags
+            that are none.
         ValueError: Other keys or shapes; with `in_place`, arrays that are read-only or share memory.
         DeviceUnavailable: The device is unknown or cannot be used.
 
