@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
-import warnings
 from typing import Any
 
 import numpy as np
@@ -380,66 +378,6 @@ def test_peek_is_what_the_step_does(device: str) -> None:
         assert list(change) == list(SHAPES)
         for name, delta in change.items():
             assert_near(was[name] + delta, model.w[name])
-
-
-@dtypes
-def test_a_state_dict_goes_on_bit_for_bit(dtype: Any, device: str) -> None:
-    whole, first = (Tensors(SHAPES, dtype=dtype) for _ in range(2))
-    rngs = [np.random.default_rng(5) for _ in range(2)]
-    one, other = HL(whole, theta=0.3, device=device), HL(first, theta=0.3, device=device)
-    for _ in range(6):
-        one.step(whole.drawn_gradients(rngs[0]))
-    for _ in range(3):
-        other.step(first.drawn_gradients(rngs[1]))
-    state = other.state_dict()
-    kept = copy.deepcopy(state)
-    second = HL(first, device=device)
-    second.load_state_dict(state)
-    for _ in range(3):
-        second.step(first.drawn_gradients(rngs[1]))
-    assert_bits(state["state"][0]["w"]["A"], kept["state"][0]["w"]["A"])
-    assert second.param_groups[0]["theta"] == 0.3
-    for name in SHAPES:
-        assert_bits(first.w[name], whole.w[name])
-
-
-def test_pickles_and_deep_copies_go_on(device: str) -> None:
-    model, rng = Tensors(SHAPES), np.random.default_rng(6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        optimizer = HL(model, theta=0.3, reset_weight_costate=True, device=device)
-    optimizer.step(model.drawn_gradients(rng))
-    gradients = model.drawn_gradients(rng)
-    twins = [pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)]
-    for each in (optimizer, *twins):
-        each.step(gradients)
-    for twin in twins:
-        assert twin.param_groups[0]["params"] is not model
-        assert_bits(twin.param_groups[0]["params"].w["A"], model.w["A"])
-
-
-class Holding(Tensors):
-    optimizer: HL
-
-
-@pytest.mark.parametrize(
-    "twin_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"]
-)
-def test_a_model_that_holds_its_optimizer_can_be_copied(twin_of: Any, device: str) -> None:
-    model, rng = Holding(SHAPES), np.random.default_rng(6)
-    model.optimizer = HL(model, theta=0.3, device=device)
-    model.optimizer.step(model.drawn_gradients(rng))
-    twin = twin_of(twin_of(model))  # the second time of one that has not been used yet
-    gradients = model.drawn_gradients(rng)
-    for each in (model, twin):
-        each.optimizer.step(gradients)
-    assert twin.optimizer.param_groups[0]["params"] is twin
-    assert twin.optimizer.param_groups[0]["theta"] == 0.3
-    for name, w in model.w.items():
-        assert twin.w[name] is not w
-        assert_bits(twin.w[name], w)
-    with pytest.raises(AttributeError, match="lr"):
-        twin.optimizer.lr  # noqa: B018
 
 
 def test_models_can_be_added(device: str) -> None:
