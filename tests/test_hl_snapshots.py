@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,26 @@ def test_a_model_that_holds_its_optimizer_can_be_copied(twin_of: Any, device: st
         assert_bits(twin.w[name], w)
     with pytest.raises(AttributeError, match="lr"):
         twin.optimizer.lr  # noqa: B018
+
+
+def test_threads_may_share_a_copy_from_its_first_use_on() -> None:
+    for _ in range(20):
+        model = Tensors(SHAPES)
+        optimizer = HL(model, device="numpy")
+        gradients = model.drawn_gradients(np.random.default_rng(0))
+        twin = copy.deepcopy(optimizer)
+        with ThreadPoolExecutor(8) as pool:
+            together = threading.Barrier(8)
+
+            def step(own: HL = twin, given: Any = gradients, together: threading.Barrier = together) -> None:
+                together.wait(60)
+                own.step(given)
+
+            for done in [pool.submit(step) for _ in range(8)]:
+                done.result()
+        for _ in range(8):
+            optimizer.step(gradients)
+        assert_bits(twin.param_groups[0]["params"].w["A"], model.w["A"])
 
 
 # Models.
