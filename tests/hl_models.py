@@ -1,10 +1,14 @@
-"""Models for tests of Hamiltonian Learning: arrays without a network, and the recurrence written out."""
+"""Models for tests of Hamiltonian Learning: arrays without a network, the recurrence written out, and real ones."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pytest
+
+from grilly_optim.optim import HL
+from grilly_optim.optim.hl_models import Oscillators, Recurrent, StateSpace
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -61,3 +65,26 @@ class Written:
             new = moved(self.p[name], gradients["w"][name])
             self.w[name] = self.w[name] - self.delta * beta * (self.p[name] if self.options["local"] else new)
             self.p[name] = new
+
+
+KINDS: dict[str, Any] = {"state space": StateSpace, "oscillators": Oscillators}
+LOCALITIES: dict[str, dict[str, Any]] = {
+    "local": {},
+    "non-local": {"local": False},
+    "retained": {"local": False, "retain": True},
+}
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+localities = pytest.mark.parametrize("locality", LOCALITIES.values(), ids=LOCALITIES)
+
+
+def doubles(kind: Any, **options: Any) -> Recurrent:
+    made: Recurrent = kind(3, 6, 2, **{"delta": 0.3, "batch": 4, "dtype": np.float64} | options)
+    return made
+
+
+def run(model: Recurrent, optimizer: HL, steps: int = 30) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(steps):
+        u, target = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
+        optimizer.backward(model(u) - target)
+        optimizer.step()

@@ -106,6 +106,8 @@ def test_an_array_may_be_its_own_derivative(device: str) -> None:
 
 def test_nothing_at_all() -> None:
     assert euler_step({}, {}, 0.1) == {}
+    with pytest.raises(grilly_optim.DeviceUnavailable, match="tpu"):
+        euler_step({}, {}, 0.1, device="tpu")
 
 
 def read_only() -> Array:
@@ -140,13 +142,16 @@ SHARED = np.zeros(4)
         (np.zeros(2), np.zeros(2), {"step_size": np.nan}, ValueError, "step_size must be finite, got nan"),
         (np.zeros(2), np.zeros(2), {"step_size": "1"}, TypeError, "step_size must be a real number"),
         (np.zeros(2), np.zeros(2), {"decay": np.inf}, ValueError, "decay must be finite, got inf"),
-        (read_only(), np.zeros(2), {"in_place": True}, ValueError, "o'. is read-only"),
+        (read_only(), np.zeros(2), {"in_place": True}, ValueError, "^o is read-only"),
+        ({"a": read_only()}, {"a": np.zeros(2)}, {"in_place": True}, ValueError, r"^o\['a'\] is read-only"),
+        (np.zeros(2), np.zeros(2), {"in_place": "no"}, TypeError, "in_place must be True or False, got 'no'"),
+        (np.zeros(2), [[1.0], [1.0, 2.0]], {}, ValueError, "^do must be an array, and NumPy cannot make one of it"),
         (
             {"a": SHARED[:3], "b": SHARED[1:]},
             {"a": np.ones(3), "b": np.ones(3)},
             {"in_place": True},
             ValueError,
-            "overlaps",
+            r"^o\['b'\] overlaps the memory of o\['a'\]",
         ),
     ],
     ids=str,

@@ -73,8 +73,12 @@ MODELS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a list": (lambda: naming([("A", [1.0])]), TypeError, "parameter 'A' of the model must be a NumPy array, got list"),
     "integers": (lambda: naming([("A", np.zeros(2, int))]), TypeError, "must be float32, float64, .* got dtype int64"),
     "other bytes": (lambda: naming([("A", np.zeros(2, ">f8"))]), TypeError, "parameter 'A' .* got dtype >f8"),
-    "read-only": (read_only, ValueError, "'B of the model'. is read-only"),
-    "overlapping": (overlapping, ValueError, "'B of the model'. overlaps the memory of .*'A of the model'"),
+    "read-only": (read_only, ValueError, "^parameter 'B' of the model is read-only"),
+    "overlapping": (
+        overlapping,
+        ValueError,
+        "^parameter 'B' of the model overlaps the memory of parameter 'A' of the model",
+    ),
     "h_init": (lambda: model(h_init=[0.0]), TypeError, "h_init of the model must be a NumPy array, got list"),
     "delta 0": (lambda: model(delta=0), ValueError, "delta of the model must be above 0, and finite, got 0"),
     "delta negative": (
@@ -134,6 +138,8 @@ def changed(**weights: Any) -> dict[str, Any]:
         ([GOOD, GOOD], ValueError, "gradients has 2 entries, and there are 1 models"),
         ({"w": GOOD["w"]}, ValueError, "gradients of the model has no 'xi'; None in its place counts as zeros"),
         ({**GOOD, "q": 1}, ValueError, "gradients of the model has the key 'q'; expected 'xi', 'w'"),
+        ({"xi": None}, ValueError, "gradients of the model has no 'w', a dict of arrays or None by name$"),
+        ({"xi": None, "w": None}, TypeError, "'w' in gradients of the model must be a dict by name, got NoneType"),
         ({"xi": None, "w": [1]}, TypeError, "'w' in gradients of the model must be a dict by name, got list"),
         ({"xi": None, "w": {"A": None}}, ValueError, "'w' in gradients of the model has no 'B'"),
         (
@@ -156,6 +162,11 @@ def changed(**weights: Any) -> dict[str, Any]:
             changed(B=np.array(["a"] * 4)),
             TypeError,
             "the gradient of 'B' of the model must hold numbers, got dtype <U1",
+        ),
+        (
+            changed(B=[[1.0], [1.0, 2.0]]),
+            ValueError,
+            "^the gradient of 'B' of the model must be an array, and NumPy cannot make one of it",
         ),
         ({**GOOD, "xi": np.ones((1, 3))}, ValueError, r"the gradient of 'xi' of the model must have shape \(2, 3\)"),
         ({**GOOD, "xi": np.ones((2, 3), complex)}, TypeError, "the gradient of 'xi' of the model must be real"),
@@ -241,6 +252,9 @@ def test_groups_that_change_behind_the_optimizer() -> None:
         ((np.ones(2),), np.ones((2, 3)), TypeError, "potential 0 must be a real number"),
         ((1.0,), None, ValueError, "the model has no dh yet: call it before"),
         ((1.0,), np.ones(5), ValueError, "dh of the model must have the size 6 of h_init, got 5"),
+        ((1.0,), np.full((2, 3), "a"), TypeError, "^dh of the model must hold numbers, got dtype <U1"),
+        ((1.0,), np.full((2, 3), None), TypeError, "^dh of the model must hold numbers, got dtype object"),
+        ((1.0,), [[1.0], [1.0, 2.0]], ValueError, "^dh of the model must be an array, and NumPy cannot make one of it"),
         (
             (1.0,),
             np.ones((2, 3), complex),
@@ -255,6 +269,33 @@ def test_the_hamiltonian(potentials: Any, dh: Any, error: type[Exception], messa
         HL(model(dh=dh), device="numpy").compute_hamiltonian(*potentials)
 
 
+@pytest.mark.parametrize(
+    ("gradients", "error", "message"),
+    [
+        ([1], TypeError, "gradients of model 1 must be a dict with the keys 'xi' and 'w', got list"),
+        ({"xi": None, "w": [1]}, TypeError, "'w' in gradients of model 1 must be a dict by name, got list"),
+        ({"xi": None, "w": {"A": None}}, ValueError, "'w' in gradients of model 1 has no 'B'"),
+        (
+            {**GOOD, "xi": np.float64(1)},
+            TypeError,
+            "the gradient of 'xi' of model 1 must be a NumPy array, .* got float64",
+        ),
+        (changed(B=[1.0] * 4), TypeError, "the gradient of 'B' of model 1 must be a NumPy array, .* got list"),
+        (changed(B=np.broadcast_to(1.0, 4)), ValueError, "the gradient of 'B' of model 1 is read-only"),
+    ],
+    ids=lambda x: None if isinstance(x, dict | list) else str(x),
+)
+def test_zero_grad_changes_nothing(gradients: Any, error: type[Exception], message: str, device: str) -> None:
+    other, mine = model(gradients=copy.deepcopy(GOOD)), model(gradients=gradients)
+    optimizer = HL([{"params": other}, {"params": mine}], reset_neuron_costate=True, device=device)
+    optimizer.step([GOOD, GOOD])
+    with pytest.raises(error, match=message):
+        optimizer.zero_grad()
+    assert other.gradients["w"]["A"].all()
+    assert GOOD["w"]["A"].all()  # type: ignore[call-overload]  # a dict, as it stands above
+    assert all(state["p"]["xi"].all() for state in optimizer.state)
+
+
 def saved(**changed: Any) -> dict[str, Any]:
     return {**HL(model(), device="numpy").state_dict(), **changed}
 
@@ -267,6 +308,11 @@ def saved(**changed: Any) -> dict[str, Any]:
         (saved(state=[]), ValueError, "'state' of state_dict must be a list of 1 dicts"),
         (saved(param_groups={}), ValueError, "'param_groups' of state_dict must be a list of 1 dicts"),
         (saved(state=[{"xi": 1}]), TypeError, "the state of the model in state_dict must be a dict with the keys"),
+        (
+            saved(state=[{"w": GOOD["w"]}]),
+            ValueError,
+            "^the state of the model in state_dict has no 'xi', the costate of the model's state",
+        ),
         (
             saved(state=[{"xi": np.zeros((2, 3)), "w": {"A": 1}}]),
             ValueError,

@@ -14,23 +14,10 @@ from hypothesis import strategies as st
 
 from grilly_optim.optim import HL, SGD
 from grilly_optim.optim.hl_models import Oscillators, Recurrent, StateSpace, _sinc_slope
-from tests.hl_models import Array
+from tests.hl_models import Array, doubles, kinds, localities, run
 from tests.table import assert_bits
 
-KINDS: dict[str, Any] = {"state space": StateSpace, "oscillators": Oscillators}
-LOCALITIES: dict[str, dict[str, Any]] = {
-    "local": {},
-    "non-local": {"local": False},
-    "retained": {"local": False, "retain": True},
-}
-kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-localities = pytest.mark.parametrize("locality", LOCALITIES.values(), ids=LOCALITIES)
 activations = pytest.mark.parametrize("activation", ["tanh", "linear"])
-
-
-def doubles(kind: Any, **options: Any) -> Recurrent:
-    made: Recurrent = kind(3, 6, 2, **{"delta": 0.3, "batch": 4, "dtype": np.float64} | options)
-    return made
 
 
 def potential(y: Array, target: Array) -> float:
@@ -90,7 +77,6 @@ def assert_gradients_of_h(model: Recurrent, gamma: float = 0.7) -> None:
     for name, array in before.named_parameters():
         assert_gradient(model.gradients["w"][name], differences(of_h, array))
     if model.local:
-        assert before._next is not None
         assert_gradient(model.gradients["xi"], differences(of_h, before._next))
     elif model.retain:
         assert model.h is not None
@@ -253,14 +239,6 @@ def test_the_input_may_be_overwritten_before_backward(kind: Any) -> None:
 # With the optimizer.
 
 
-def run(model: Recurrent, optimizer: HL) -> None:
-    rng = np.random.default_rng(4)
-    for _ in range(30):
-        u, target = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
-        optimizer.backward(model(u) - target)
-        optimizer.step()
-
-
 @kinds
 @localities
 def test_backward_of_the_optimizer_hands_over_costate_and_weight(
@@ -401,6 +379,7 @@ def test_bad_arrays_change_nothing(kind: Any) -> None:
         (lambda: model(np.ones((1, 3))), ValueError, r"u must have shape \(4, 3\), got \(1, 3\)"),
         (lambda: model(np.ones((4, 3)) * 1j), TypeError, "u must be real"),
         (lambda: model([["a"] * 3] * 4), TypeError, "u must hold numbers"),
+        (lambda: model([[1.0], [1.0, 2.0]]), ValueError, "u must be an array, and NumPy cannot make one of it"),
         (lambda: model.backward(np.ones(2)), ValueError, r"grad must have shape \(4, 2\), got \(2,\)"),
         (lambda: model.backward(np.ones((4, 2)), np.ones((4, 3))), ValueError, r"costate must have shape \(4, 6\)"),
         (lambda: model.backward(np.ones((4, 2)), None, "much"), TypeError, "gamma must be a real number, got 'much'"),

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim.optim._options import real
-from grilly_optim.optim._pairs import as_real, checked, conformed
+from grilly_optim.optim._pairs import as_real, checked, conformed, numbers
+from grilly_optim.optim._parameters import layout, require_writeable
 
 Array = NDArray[Any]
 
-XI = "xi"  # what the state's costate is called beside the names of parameters
+XI = "xi"  # what the state's gradient and costate are called
 
 
 class Model:
@@ -30,9 +31,10 @@ class Model:
 
     Attributes:
         model: The caller's.
-        names: Of its tensors.
-        arrays: These, the parameters being the caller's own.
+        names: Of its parameters.
+        arrays: Its tensors: what stands for the state, and behind it the parameters, the caller's own.
         tensors: The same memory in real numbers.
+        labels: What errors call them.
 
     Raises:
         TypeError: Something that it must have is missing, or is no such array.
@@ -59,11 +61,13 @@ class Model:
         # The costate has the dtype of the first parameter, but holds what a complex state needs.
         first = next(iter(parameters.values())).dtype
         dtype = np.result_type(first, np.complex64) if h.dtype.kind == "c" else first
-        self.names = [XI, *parameters]
+        self.names = list(parameters)
         self.arrays = [np.zeros(h.shape, dtype), *parameters.values()]
+        self.labels = [f"the state of {who}", *(f"parameter {name!r} of {who}" for name in parameters)]
         self.tensors = [as_real(array) for array in self.arrays]
         self._zeros: dict[int, Array] = {}
         self._pick = itemgetter(*parameters)
+        self._layouts = [layout(array) for array in parameters.values()]
         self._is_real = all(array.dtype.kind == "f" for array in self.arrays)
         self.delta  # noqa: B018  # checked now rather than in the first step
 
@@ -86,12 +90,12 @@ class Model:
 
         Raises:
             ValueError: The model has none yet, or one of another size.
-            TypeError: It is complex, and the costate is not.
+            TypeError: It does not hold numbers, or complex ones, and the costate is real.
         """
         dh = getattr(self.model, "dh", None)
         if dh is None:
             raise ValueError(f"{self.who} has no dh yet: call it before its Hamiltonian is asked for")
-        dh = np.asarray(dh)
+        dh = numbers(dh, f"dh of {self.who}")
         if dh.size != self.arrays[0].size:
             raise ValueError(f"dh of {self.who} must have the size {self.arrays[0].size} of h_init, got {dh.size}")
         if dh.dtype.kind == "c" and self.arrays[0].dtype.kind != "c":
@@ -99,7 +103,7 @@ class Model:
         return dh.reshape(-1)
 
     def require_same(self) -> None:
-        """Refuse parameters that are others than at construction.
+        """Refuse parameters that are others than at construction; a new view of the same memory is the same.
 
         Raises:
             ValueError: One is.
@@ -108,16 +112,16 @@ class Model:
         if self._are_kept(named):
             return  # nearly always
         _require_pairs(named, self.who)
-        for (_, array), kept, name in zip(named, self.arrays[1:], self.names[1:], strict=False):
-            if array is not kept:
+        for (_, array), kept, kept_layout, name in zip(named, self.arrays[1:], self._layouts, self.names, strict=False):
+            if not isinstance(array, np.ndarray) or layout(array) != kept_layout:
                 what = "" if getattr(array, "shape", None) == kept.shape else f" of shape {np.shape(array)}"
                 raise ValueError(
                     f"parameter {name!r} of {self.who} is another array{what} than when the optimizer was built: "
                     "write to the array in place, or build the optimizer anew"
                 )
-        if len(named) != len(self.names) - 1:
+        if len(named) != len(self.names):
             raise ValueError(
-                f"{self.who} has {len(named)} parameters, and had {len(self.names) - 1} when the optimizer was built"
+                f"{self.who} has {len(named)} parameters, and had {len(self.names)} when the optimizer was built"
             )
 
     def _are_kept(self, named: list[Any]) -> bool:
@@ -128,54 +132,74 @@ class Model:
         except (TypeError, LookupError):  # these are no pairs
             return False
 
+    def own_gradients(self) -> Any:
+        """What the model says they are.
+
+        Raises:
+            ValueError: It has none.
+        """
+        given = getattr(self.model, "gradients", None)
+        if given is None:
+            raise ValueError(f"gradients is None, and {self.who} has no gradients: pass {{'xi': ..., 'w': {{...}}}}")
+        return given
+
     def gradients(self, given: Any) -> list[Array]:
-        """A gradient for each tensor, as the engine takes it; None in `given` is zeros.
+        """A gradient for each tensor, as the engine takes it; None in its place is zeros.
 
         Raises:
             TypeError: Another form, or something that is no such array.
             ValueError: Keys that are not those of the tensors, or another shape.
         """
-        if given is None:
-            given = getattr(self.model, "gradients", None)
-            if given is None:
-                raise ValueError(
-                    f"gradients is None, and {self.who} has no gradients: pass {{'xi': ..., 'w': {{...}}}}"
-                )
+        return [
+            self._zero(k) if gradient is None else conformed(gradient, array, who)
+            for k, ((who, gradient), array) in enumerate(zip(self._each(given), self.arrays, strict=True))
+        ]
+
+    def require_erasable(self, given: Any) -> list[Array]:
+        """The arrays of gradients, which may be written to.
+
+        Raises:
+            TypeError: Another form, or something that is no array.
+            ValueError: Keys that are not those of the tensors, or an array that is read-only.
+        """
+        found = [(who, gradient) for who, gradient in self._each(given) if gradient is not None]
+        for who, gradient in found:
+            if not isinstance(gradient, np.ndarray):
+                raise TypeError(f"{who} must be a NumPy array, to be set to zero, got {type(gradient).__name__}")
+            require_writeable(gradient, who)
+        return [gradient for _, gradient in found]
+
+    def _each(self, given: Any) -> list[tuple[str, Any]]:
+        """What errors call the gradient of each tensor, and that gradient."""
         what = f"gradients of {self.who}"
         if not isinstance(given, Mapping):
             raise TypeError(f"{what} must be a dict with the keys 'xi' and 'w', got {type(given).__name__}")
+        if "w" not in given:
+            raise ValueError(f"{what} has no 'w', a dict of arrays or None by name")
         _require_keys(given, (XI, "w"), what)
         weights = given["w"]
         if not isinstance(weights, Mapping):
             raise TypeError(f"'w' in {what} must be a dict by name, got {type(weights).__name__}")
-        _require_keys(weights, self.names[1:], f"'w' in {what}")
-        made = []
-        for k, (name, array) in enumerate(zip(self.names, self.arrays, strict=True)):
-            gradient = weights[name] if k else given[XI]
-            if gradient is None:
-                made.append(self._zero(k))
-            else:
-                made.append(conformed(gradient, array, f"the gradient of {name!r} of {self.who}"))
-        return made
+        _require_keys(weights, self.names, f"'w' in {what}")
+        by_name = [(XI, given[XI]), *((name, weights[name]) for name in self.names)]
+        return [(f"the gradient of {name!r} of {self.who}", gradient) for name, gradient in by_name]
 
     def gradients_as_given(self, given: Any) -> list[Array] | None:
         """The same without a look at each: what nearly always comes, for the engine to take or to refuse.
 
         None where it may take something for what it is not: a complex tensor looks like pairs of real numbers.
         """
-        if given is None:
-            given = getattr(self.model, "gradients", None)
         if not self._is_real or type(given) is not dict or given.keys() != {XI, "w"}:
             return None
         weights = given["w"]
-        if type(weights) is not dict or len(weights) != len(self.names) - 1:
+        if type(weights) is not dict or len(weights) != len(self.names):
             return None
         xi = self._zero(0) if given[XI] is None else given[XI]
         try:
             picked = self._pick(weights)
         except KeyError:
             return None
-        return [xi, *picked] if len(self.names) > 2 else [xi, picked]
+        return [xi, *picked] if len(self.names) > 1 else [xi, picked]
 
     def _zero(self, k: int) -> Array:
         if k not in self._zeros:

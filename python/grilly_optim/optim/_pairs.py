@@ -42,6 +42,22 @@ def checked(array: Any, who: str) -> Array:
     return array
 
 
+def numbers(given: Any, who: str) -> Array:
+    """What has come as an array of numbers, which may be the caller's own.
+
+    Raises:
+        TypeError: They are not numbers.
+        ValueError: NumPy makes no array of it, as of rows that differ in length.
+    """
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{who} must be an array, and NumPy cannot make one of it: {error}") from None
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{who} must hold numbers, got dtype {array.dtype}")
+    return array
+
+
 def conformed(array: Any, like: Array, who: str) -> Array:
     """Numbers for an array of another's shape, as the engine takes them: real, contiguous, of its precision.
 
@@ -52,11 +68,9 @@ def conformed(array: Any, like: Array, who: str) -> Array:
 
     Raises:
         TypeError: They are not numbers, or complex for something real.
-        ValueError: Another shape.
+        ValueError: Another shape, or no array at all.
     """
-    made = np.asarray(array)
-    if made.dtype.kind not in "biufc":
-        raise TypeError(f"{who} must hold numbers, got dtype {made.dtype}")
+    made = numbers(array, who)
     if made.dtype.kind == "c" and like.dtype.kind != "c":
         raise TypeError(f"{who} must be real, as what it belongs to is, got dtype {made.dtype}")
     if made.shape != like.shape:

@@ -38,6 +38,7 @@ class Plans:
         initial: For each group, state fields that do not start at 0, and where they do: a number, or an array per
             parameter.
         chains: The rows of the parameters, for rules that draw.
+        who: What messages call the parameters; None: by number and name.
 
     Attributes:
         parameters: All arrays, in the order of the groups.
@@ -65,11 +66,12 @@ class Plans:
         rules: Sequence[Rule],
         initial: Sequence[Mapping[str, float | Sequence[Array]]],
         chains: Chains | None = None,
+        who: Sequence[str] | None = None,
     ) -> None:
         self._backend = backend
         self.parameters: list[Any] = [p for g in groups for p in g["params"]]
         names = [n for g in groups for n in g.get("param_names") or [None] * len(g["params"])]
-        self.who = [_parameters.describe(i, n) for i, n in enumerate(names)]
+        self.who = [_parameters.describe(i, n) for i, n in enumerate(names)] if who is None else list(who)
         for parameter, label in zip(self.parameters, self.who, strict=True):
             _parameters.check(parameter, label)
             _parameters.require_precision(parameter, label, info)

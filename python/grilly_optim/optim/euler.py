@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from grilly_optim._devices import open_device
 from grilly_optim.kernels.rule import Rule
-from grilly_optim.optim._options import Range
+from grilly_optim.optim._options import Flag, Range
 from grilly_optim.optim._pairs import as_real, checked, conformed
 from grilly_optim.optim._plans import REFUSED, Plans, Rows
 
@@ -67,7 +67,8 @@ def euler_step(
         `o` itself, or as many new arrays in its structure.
 
     Raises:
-        TypeError: Something that is no such array, a complex derivative of a real array, or numbers that are none.
+        TypeError: Something that is no such array, a complex derivative of a real array, numbers or flags
+            that are none.
         ValueError: Other keys or shapes; with `in_place`, arrays that are read-only or share memory.
         DeviceUnavailable: The device is unknown or cannot be used.
 
@@ -85,16 +86,16 @@ def euler_step(
         >>> made["x"].tolist(), made["y"]["z"].tolist()
         ([0.5, 0.0], [(1+0.5j)])
     """
+    in_place = Flag().take("in_place", in_place)
     step = Range().take("step_size", step_size)
     keep = 1.0 - (0.0 if decay is None else Range().take("decay", decay))
     leaves = list(_leaves(o, do, "o", "do"))
     outputs = [array if in_place else np.array(array, order="C", subok=False) for _, array, _, _ in leaves]
     inputs: list[Any] = [conformed(d, array, who) for _, array, d, who in leaves]
+    choice, backend = open_device(device, sum(array.size for array in outputs))
     if leaves:
-        choice, backend = open_device(device, sum(array.size for array in outputs))
-        names = [who for who, _, _, _ in leaves]
-        group = {"params": [as_real(array) for array in outputs], "param_names": names}
-        plans = Plans(backend, choice.info, [group], [EULER], [{}])
+        group = {"params": [as_real(array) for array in outputs]}
+        plans = Plans(backend, choice.info, [group], [EULER], [{}], who=[who for who, _, _, _ in leaves])
         rows: list[Rows] = [[(keep, step)]] * len(plans.launches)
         if not plans.run((inputs,), rows, plans.index, True):
             inputs = [np.array(d) for d in inputs]  # one shares memory with what is written

@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from operator import is_
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grilly_optim._devices import open_device
-from grilly_optim.kernels.rule import Rule
+from grilly_optim.optim._hl_groups import OPTIONS, as_groups, called, checked_group, for_each, futile
 from grilly_optim.optim._hl_models import XI, Model
+from grilly_optim.optim._hl_rule import HL_RULE
+from grilly_optim.optim._hl_state import Costates, as_like, saved_costates, saved_parts
 from grilly_optim.optim._hooks import Handle, Hooks
-from grilly_optim.optim._options import STEADY, Flag, Option, Options, Range, real, take_options
-from grilly_optim.optim._pairs import conformed
+from grilly_optim.optim._options import STEADY, Options, real, take_options
 from grilly_optim.optim._plans import REFUSED, Plans, Rows
 from grilly_optim.optim._turns import Turns, in_turn
 
 Array = NDArray[Any]
 
 
-class HlState(NamedTuple):
-    """A weight and its costate."""
-
-    w: Array
-    p: Array
-
-
-class HlScalars(NamedTuple):
-    """See shaders/rules/hl.glsl."""
-
-    a: float
-    keep: float
-    step: float
-    local: float
-
-
-def hl(s: HlState, g: Array, h: HlScalars) -> HlState:
-    """The twin of shaders/rules/hl.glsl."""
-    p = h.keep * s.p + h.a * g
-    v = s.p if h.local > 0 else p
-    return HlState(s.w - h.step * v, p)
-
-
-HL_RULE = Rule(hl, HlState, HlScalars)
-
-OPTIONS: dict[str, Option] = {
-    "gamma": Range(),
-    "flip": Range(),
-    "theta": Range(),
-    "beta": Range(),
-    "reset_neuron_costate": Flag(),
-    "reset_weight_costate": Flag(),
-    "local": Flag(),
-    "conjugate": Flag(),
-    "scale_damping": Flag(),
-}
-
-
 WATCHED = 2 + len(OPTIONS)  # values of a group
+
+_waking = threading.RLock()
 
 
 class HL:
@@ -126,6 +93,14 @@ class HL:
     parameter, the state's that of the first parameter (complex if the state is). Complex gradients are dH/dRe + i
     dH/dIm.
 
+    There is no lr, so the schedulers of `grilly_optim.schedules` refuse it; let beta follow a schedule by hand::
+
+        for group in optimizer.param_groups:
+            group["beta"] = 0.05 * 0.99**epoch
+
+    Pickles and deep copies, of an optimizer or of a model that holds one, go on where it was; they open their device
+    with their first use.
+
     Source: Melacci et al., arXiv 2409.12038 (2024); `HL` of UNaIVERSE.
 
     Example:
@@ -172,9 +147,14 @@ class HL:
             "scale_damping": scale_damping,
         }
         take_options(OPTIONS, self.defaults, 0)
+        self._build(models, device)
+        for message in futile(self.param_groups):
+            warnings.warn(message, UserWarning, stacklevel=2)
+
+    def _build(self, models: Any, device: str | None) -> None:
         self._hooks, self._turns = Hooks(), Turns()
-        groups = [self._checked_group(group, k) for k, group in enumerate(_as_groups(models))]
-        made = [Model(group["params"], _who(k, len(groups))) for k, group in enumerate(groups)]
+        groups = [checked_group(group, self.defaults, k) for k, group in enumerate(as_groups(models))]
+        made = [Model(group["params"], called(k, len(groups))) for k, group in enumerate(groups)]
         elements = sum(tensor.size for model in made for tensor in model.tensors)
         self._choice, self._backend = open_device(device, elements)
         self.param_groups: list[dict[str, Any]] = []
@@ -187,34 +167,11 @@ class HL:
 
     # Groups.
 
-    def _checked_group(self, group: Any, index: int) -> dict[str, Any]:
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise TypeError(
-                f"models must be a model or dicts with the key 'params', its model; models[{index}] is {group!r:.100}"
-            )
-        unknown = [key for key in group if key not in self.defaults and key != "params"]
-        if unknown:
-            raise ValueError(
-                f"models[{index}] has the option {unknown[0]!r}, which HL does not take; it takes "
-                f"{', '.join(self.defaults)}"
-            )
-        made = {**self.defaults, **group}
-        options = take_options(OPTIONS, made, index)
-        if options["local"] and options["reset_weight_costate"]:
-            warnings.warn(
-                f"models[{index}]: with local=True and reset_weight_costate=True weights never move, because they "
-                "follow costates that have just been set to zero; take local=False",
-                UserWarning,
-                stacklevel=3,
-            )
-        return made
-
     def _planned(self, models: list[Model]) -> Plans:
-        groups = []
-        for model in models:
-            names = [f"{name} of {model.who}" for name in model.names]
-            groups.append({"params": model.tensors, "param_names": names})
-        return Plans(self._backend, self._choice.info, groups, [HL_RULE] * len(groups), [{}] * len(groups))
+        groups = [{"params": model.tensors} for model in models]
+        who = [label for model in models for label in model.labels]
+        count = len(groups)
+        return Plans(self._backend, self._choice.info, groups, [HL_RULE] * count, [{}] * count, who=who)
 
     def _take(self, groups: list[dict[str, Any]], models: list[Model], plans: Plans) -> None:
         self.param_groups[:] = groups
@@ -222,7 +179,6 @@ class HL:
         self._seen: list[Any] = []
         self._made: Rows = []
 
-    @in_turn
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a model with its options; the costates of the others stay.
 
@@ -230,10 +186,15 @@ class HL:
             TypeError: As in the constructor.
             ValueError: As in the constructor.
         """
+        group = checked_group(param_group, self.defaults, len(self.param_groups))
+        for message in futile([group], len(self.param_groups)):
+            warnings.warn(message, UserWarning, stacklevel=2)
+        self._turns.run(self._add, group)
+
+    def _add(self, group: dict[str, Any]) -> None:
         self._options()
         count = len(self.param_groups)
-        group = self._checked_group(param_group, count)
-        models = [*self._models, Model(group["params"], _who(count, count + 1))]
+        models = [*self._models, Model(group["params"], called(count, count + 1))]
         plans = self._planned(models)
         plans.carry_over(self._plans)
         self._take([*self.param_groups, group], models, plans)
@@ -270,14 +231,19 @@ class HL:
         """
         if self._hooks.pre:
             (gradients,) = self._hooks.before(self, gradients=gradients)
-        self._turns.run(self._step, gradients)
+        self._turns.run(self._step, self._for_each(gradients))
         if self._hooks.post:
             self._hooks.after(self, gradients=gradients)
 
-    def _step(self, gradients: Any) -> None:
+    def _for_each(self, gradients: Any) -> list[Any]:
+        """Gradients of each model. Not in a turn: models may ask for costates to make them."""
+        each = for_each(gradients, len(self._models))
+        return [model.own_gradients() if own is None else own for model, own in zip(self._models, each, strict=False)]
+
+    def _step(self, each: list[Any]) -> None:
         rows = self._rows()
+        each = for_each(each, len(self._models))  # another thread may have added a model
         by_launch = [[rows[k] for k in own] for own in self._plans.groups]
-        each = _for_each(gradients, len(self._models))
         found = [model.gradients_as_given(mine) for model, mine in zip(self._models, each, strict=True)]
         quick = [mine for mine in found if mine is not None]
         if len(quick) == len(found):
@@ -326,7 +292,6 @@ class HL:
             for value in (group.get("params"), getattr(group.get("params"), "delta", None), *map(group.get, OPTIONS))
         ]
 
-    @in_turn
     def peek(self, gradients: Any = None) -> list[dict[str, Array]]:
         """The changes of the parameters that a step with these gradients would make; nothing changes.
 
@@ -337,8 +302,11 @@ class HL:
             TypeError: As in `step`.
             ValueError: As in `step`.
         """
+        return self._turns.run(self._peek, self._for_each(gradients))
+
+    def _peek(self, each: list[Any]) -> list[dict[str, Array]]:
         rows = self._rows()
-        given = self._taken(_for_each(gradients, len(self._models)))
+        given = self._taken(for_each(each, len(self._models)))
         inputs: list[Any] = [np.array(gradient, order="C") for gradient in self._plans.conform(given)]
         arrays, trials, host = self._plans.copies()
         by_launch = [[rows[k] for k in own] for own in self._plans.groups]
@@ -349,10 +317,10 @@ class HL:
         result = []
         for model in self._models:
             changes = {}
-            for name, array, tensor, new in zip(model.names, model.arrays, model.tensors, moved, strict=False):
+            next(moved)  # the state
+            for name, array, tensor in zip(model.names, model.arrays[1:], model.tensors[1:], strict=True):
                 with np.errstate(all="ignore"):
-                    changes[name] = _as_like(new - tensor, array)
-            del changes[XI]
+                    changes[name] = as_like(next(moved) - tensor, array)
             result.append(changes)
         return result
 
@@ -380,7 +348,6 @@ class HL:
             total += options["gamma"] * real(f"potential {k}", potential) + float(kinetic.real)
         return total
 
-    @in_turn
     def backward(self, *grads: Any) -> None:
         """Let each model make its ``gradients`` of the Hamiltonian, for the next `step`.
 
@@ -402,24 +369,35 @@ class HL:
                     f"{model.who} must have backward(grad, costate, gamma): {type(model.model).__name__} "
                     "has none; pass its gradients to step"
                 )
-        for k, (model, options, grad) in enumerate(zip(self._models, self._options(), grads, strict=True)):
-            costate = self._costate(k, 0)
+        # Models may ask for costates to make their gradients: they do that in no turn.
+        costates = [self._costate_in_turn(k, 0) for k in range(len(self._models))]
+        for model, options, grad, costate in zip(self._models, self._options(), grads, costates, strict=True):
             model.model.backward(grad, costate.conj() if options["conjugate"] else costate, options["gamma"])
 
     def zero_grad(self) -> None:
-        """Set the models' ``gradients`` to zero in place, and the costates of groups that say so."""
-        self._turns.run(self._zero_grad)
+        """Set the models' ``gradients`` to zero in place, and the costates of groups that say so.
 
-    def _zero_grad(self) -> None:
+        A model whose ``gradients`` are None has none, and so has one without this attribute.
+
+        Raises:
+            TypeError: Gradients of another form than `step` takes, or that are no arrays; nothing has changed.
+            ValueError: Gradients with other keys, or that are read-only; nothing has changed.
+        """
+        given = [getattr(model.model, "gradients", None) for model in self._models]
+        self._turns.run(self._zero_grad, given)
+
+    def _zero_grad(self, given: list[Any]) -> None:
         options = self._options()
-        for model in self._models:
-            gradients = getattr(model.model, "gradients", None)
-            if isinstance(gradients, Mapping):
-                for array in (gradients.get(XI), *(gradients.get("w") or {}).values()):
-                    if array is not None:
-                        array[...] = 0
+        arrays = [
+            array
+            for model, own in zip(self._models, given, strict=False)
+            if own is not None
+            for array in model.require_erasable(own)
+        ]
+        for array in arrays:
+            array[...] = 0
         for k, own in enumerate(options):
-            resets = [own["reset_neuron_costate"]] + [own["reset_weight_costate"]] * (len(self._models[k].names) - 1)
+            resets = [own["reset_neuron_costate"]] + [own["reset_weight_costate"]] * len(self._models[k].names)
             for j, reset in enumerate(resets):
                 if reset:
                     self._write_costate(k, j, 0.0)
@@ -437,20 +415,24 @@ class HL:
             {
                 "x": {
                     XI: model.model.h_init if getattr(model.model, "h", None) is None else model.model.h,
-                    "w": dict(zip(model.names[1:], model.arrays[1:], strict=True)),
+                    "w": dict(zip(model.names, model.arrays[1:], strict=True)),
                 },
-                "p": _Costates(self, k),
+                "p": Costates(model.names, partial(self._costate_in_turn, k)),
             }
             for k, model in enumerate(self._models)
         ]
 
     def _at(self, k: int, j: int) -> tuple[Any, int]:
-        return self._plans.by_member()[sum(len(model.names) for model in self._models[:k]) + j]
+        return self._plans.by_member()[sum(len(model.arrays) for model in self._models[:k]) + j]
 
     def _costate(self, k: int, j: int) -> Array:
         """A copy of the costate of a model's tensor."""
         launch, at = self._at(k, j)
-        return _as_like(launch.read_state("p", at), self._models[k].arrays[j])
+        return as_like(launch.read_state("p", at), self._models[k].arrays[j])
+
+    @in_turn
+    def _costate_in_turn(self, k: int, j: int) -> Array:
+        return self._costate(k, j)
 
     def _write_costate(self, k: int, j: int, value: float | Array) -> None:
         launch, at = self._at(k, j)
@@ -466,7 +448,7 @@ class HL:
         """
         return {
             "state": [
-                {XI: self._costate(k, 0), "w": {n: self._costate(k, j) for j, n in enumerate(model.names) if j}}
+                {XI: self._costate(k, 0), "w": {name: self._costate(k, j) for j, name in enumerate(model.names, 1)}}
                 for k, model in enumerate(self._models)
             ],
             "param_groups": [dict(options) for options in self._options()],
@@ -480,33 +462,8 @@ class HL:
             TypeError: Not a state dict, or arrays of another kind.
             ValueError: Another number of models, other names or shapes, or options out of range.
         """
-        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
-            raise TypeError("state_dict must be a dict with the keys 'state' and 'param_groups'")
-        states, groups = state_dict["state"], state_dict["param_groups"]
-        for name, part in (("state", states), ("param_groups", groups)):
-            if not isinstance(part, list | tuple) or len(part) != len(self._models):
-                raise ValueError(
-                    f"{name!r} of state_dict must be a list of {len(self._models)} dicts, one for each model"
-                )
-        costates = []
-        for model, saved in zip(self._models, states, strict=True):
-            if not isinstance(saved, Mapping) or not isinstance(saved.get("w"), Mapping):
-                raise TypeError(f"the state of {model.who} in state_dict must be a dict with the keys 'xi' and 'w'")
-            found = {XI: saved.get(XI), **saved["w"]}
-            if set(found) != set(model.names):
-                raise ValueError(
-                    f"the state of {model.who} in state_dict has the parameters {', '.join(map(repr, saved['w']))}; "
-                    f"expected {', '.join(map(repr, model.names[1:]))}"
-                )
-            costates.append(
-                [
-                    conformed(found[name], array, f"the costate of {name!r} of {model.who} in state_dict")
-                    for name, array in zip(model.names, model.arrays, strict=True)
-                ]
-            )
-        for saved in groups:
-            if not isinstance(saved, Mapping):
-                raise TypeError(f"'param_groups' of state_dict must hold dicts, got {type(saved).__name__}")
+        states, groups = saved_parts(state_dict, len(self._models))
+        costates = [saved_costates(model, saved) for model, saved in zip(self._models, states, strict=True)]
         taken = [
             {"params": model.model, **take_options(OPTIONS, {**group, **dict(saved)}, k)}
             for k, (model, group, saved) in enumerate(zip(self._models, self.param_groups, groups, strict=True))
@@ -525,10 +482,22 @@ class HL:
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it was given when the optimizer was built
-            HL.__init__(self, saved["groups"], **saved["defaults"], device=saved["device"])
-        self.load_state_dict(saved["state"])
+        # The first use builds it: a model that holds its optimizer comes back after it, and is still empty here.
+        self._saved = saved
+
+    if not TYPE_CHECKING:  # for a type checker, it would have any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            with _waking:
+                saved = vars(self).get("_saved")
+                if saved is not None:
+                    made = HL.__new__(HL)
+                    made.defaults = saved["defaults"]
+                    made._build(saved["groups"], saved["device"])
+                    made.load_state_dict(saved["state"])
+                    vars(self).update(vars(made))
+                    del self._saved
+            return object.__getattribute__(self, name)
 
     # Hooks.
 
@@ -547,73 +516,3 @@ class HL:
             for k, group in enumerate(self.param_groups)
         )
         return f"HL on {self._choice.info.name}{groups}"
-
-
-class _Costates(Mapping[str, Any]):
-    """Of one model: "xi", and "w" by name, fetched one by one."""
-
-    def __init__(self, optimizer: HL, k: int, weights: bool = False) -> None:
-        self._optimizer, self._k, self._weights = optimizer, k, weights
-
-    def _names(self) -> list[str]:
-        return self._optimizer._models[self._k].names[1:] if self._weights else [XI, "w"]
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names():
-            raise KeyError(name)
-        if not self._weights and name == "w":
-            return _Costates(self._optimizer, self._k, True)
-        j = 1 + self._names().index(name) if self._weights else 0
-        costate = self._optimizer._turns.run(self._optimizer._costate, self._k, j)
-        costate.flags.writeable = False
-        return costate
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-
-def _as_groups(models: Any) -> list[Any]:
-    if hasattr(models, "named_parameters"):
-        return [{"params": models}]
-    if isinstance(models, Mapping):
-        return [models]
-    if not isinstance(models, Iterable) or isinstance(models, str | bytes):
-        raise TypeError(
-            "models must be a model, which has named_parameters(), or dicts with the key 'params', got "
-            f"{type(models).__name__}"
-        )
-    groups = list(models)
-    if not groups:
-        raise ValueError("models is empty: there is nothing to learn")
-    return groups
-
-
-def _for_each(gradients: Any, models: int) -> list[Any]:
-    """Gradients in the form for one model, or in that for several, one entry per model."""
-    if gradients is None:
-        return [None] * models
-    if isinstance(gradients, Mapping):
-        if models > 1:
-            raise TypeError(f"gradients must be a list of {models} dicts, one for each model, got one dict")
-        return [gradients]
-    if not isinstance(gradients, list | tuple):
-        raise TypeError(
-            f"gradients must be a dict with the keys 'xi' and 'w', or a list of these, got {type(gradients).__name__}"
-        )
-    if len(gradients) != models:
-        raise ValueError(f"gradients has {len(gradients)} entries, and there are {models} models")
-    return list(gradients)
-
-
-def _who(k: int, models: int) -> str:
-    return "the model" if models == 1 else f"model {k}"
-
-
-def _as_like(tensor: Array, array: Array) -> Array:
-    """Real numbers as what they stand for."""
-    if array.dtype.kind != "c":
-        return tensor
-    return np.ascontiguousarray(tensor).view(array.dtype)[..., 0]

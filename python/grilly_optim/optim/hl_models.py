@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from grilly_optim.optim._hl_models import XI
 from grilly_optim.optim._options import Flag, Range, Whole
 from grilly_optim.optim._pairs import conformed
+from grilly_optim.optim._parameters import require_writeable
 
 Array = NDArray[Any]
 
@@ -21,7 +23,9 @@ _SLOPE = [(-1) ** k * 2 * k / math.factorial(2 * k + 1) for k in range(9, 0, -1)
 
 
 class Recurrent:
-    """What the models share: a state that is carried along, a readout, and the two kinds of locality.
+    """What the models share: a state that is carried along, a readout, the two kinds of locality, and snapshots.
+
+    A model belongs to one thread at a time. It can be pickled and copied.
 
     A subclass has parameters, ``_advance(h, u)``, which gives the next state, and ``_pull(q)``, which gives what a
     gradient of the next state is for the last state and for the parameters of the transition.
@@ -68,7 +72,7 @@ class Recurrent:
         self.h: Array | None = None
         self.dh: Array | None = None
         self.gradients: dict[str, Any] | None = None
-        self._next: Array | None = None
+        self._starts = True  # the next call does, from h_init
 
     def _drawn(self, rows: int, columns: int) -> Array:
         return np.asarray(self._random.uniform(-1, 1, (rows, columns)) / math.sqrt(columns), self.dtype)
@@ -79,7 +83,7 @@ class Recurrent:
 
     def reset(self) -> None:
         """Start from `h_init` again with the next call. Costates are the optimizer's, and stay."""
-        self._next = None
+        self._starts = True
 
     def __call__(self, u: Any) -> Array:
         """One time step: move the state, set `h` and `dh`, and return the output.
@@ -95,13 +99,18 @@ class Recurrent:
             ValueError: It has another shape.
         """
         # A copy, for `backward` still needs it when the caller may have written the next one there.
-        self._u = self._taken(u, (self.batch, self.inputs), "u").copy()
-        self._last = self.h_init.copy() if self._next is None else self._next
-        self._next = self._advance(self._last, self._u)
-        self.h = self._last if self.local else self._next
-        self.dh = (self._next - self._last) / self.dtype.type(self.delta)
-        self._active = np.tanh(self.h) if self.activation == "tanh" else self.h
+        u = self._taken(u, (self.batch, self.inputs), "u").copy()
+        last = self.h_init.copy() if self._starts else self._next
+        self._note(u, last, self._advance(last, u))
+        self._starts = False
         return np.asarray(self._active @ self.C.T)
+
+    def _note(self, u: Array, last: Array, new: Array) -> None:
+        """A call with the input u has led from one state to a new one."""
+        self._u, self._last, self._next = u, last, new
+        self.h = last if self.local else new
+        self.dh = (new - last) / self.dtype.type(self.delta)
+        self._active = np.tanh(self.h) if self.activation == "tanh" else self.h
 
     def backward(self, grad: Any, costate: Any = None, gamma: float = 1.0) -> None:
         """Set `gradients` to those of gamma V + sum dh p, at the last call; `HL.backward` knows p and gamma.
@@ -129,6 +138,57 @@ class Recurrent:
         weights["C"] = g.T @ self._active
         xi = of_h + of_last - q if self.local else q if self.retain else None
         self.gradients = {XI: xi, "w": {name: weights[name] for name in self.NAMES}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A snapshot that `load_state_dict` continues from bit for bit, in copies.
+
+        Returns:
+            ``"w"``, the parameters by name; ``"h_init"``; ``"starts"``, whether the next call starts from it; and of
+            the last call, or None before the first, ``"call"``: its input ``"u"``, the state before it, ``"last"``,
+            and after it, ``"next"``. `gradients` are not in it: `backward` makes them again. Costates are in the
+            snapshot of the optimizer.
+        """
+        called = {"u": self._u, "last": self._last, "next": self._next} if self.h is not None else None
+        return {
+            "w": {name: array.copy() for name, array in self.named_parameters()},
+            "h_init": self.h_init.copy(),
+            "starts": self._starts,
+            "call": None if called is None else {name: array.copy() for name, array in called.items()},
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a snapshot of a model of the same kind, shape and options; `gradients` are None then.
+
+        Parameters and `h_init` are written to in place, so that an optimizer goes on with them. All is checked before
+        anything is written.
+
+        Raises:
+            TypeError: Not a state dict, or arrays of another kind.
+            ValueError: Other names or shapes, or a parameter that is read-only.
+        """
+        _require_keys(state_dict, ("w", "h_init", "starts", "call"), "state_dict")
+        call, of_h = state_dict["call"], (self.batch, self.units)
+        shapes = {"u": (self.batch, self.inputs), "last": of_h, "next": of_h}
+        _require_keys(state_dict["w"], self.NAMES, "'w' of state_dict")
+        written = [("h_init", self.h_init, state_dict["h_init"])]
+        written += [(name, array, state_dict["w"][name]) for name, array in self.named_parameters()]
+        saved = [self._taken(new, array.shape, f"{name!r} of state_dict") for name, array, new in written]
+        for name, array, _ in written:
+            require_writeable(array, name)
+        starts = Flag().take("'starts' of state_dict", state_dict["starts"])
+        if call is not None:
+            _require_keys(call, shapes, "'call' of state_dict")
+            u, last, new = (self._taken(call[k], s, f"{k!r} of state_dict").copy() for k, s in shapes.items())
+        elif not starts:
+            raise ValueError("'call' of state_dict is None, and 'starts' is False: there is no state to go on with")
+
+        for (_, array, _), new_values in zip(written, saved, strict=True):
+            array[...] = new_values
+        self._starts, self.gradients = starts, None
+        if call is None:
+            self.h = self.dh = None
+        else:
+            self._note(u, last, new)
 
     def _taken(self, numbers: Any, shape: tuple[int, ...], who: str) -> Array:
         return conformed(numbers, np.empty(shape, self.dtype), who)
@@ -348,6 +408,13 @@ class Oscillators(Recurrent):
         delta = self.dtype.type(self.delta)
         z = self.omega * delta
         return np.cos(z), np.sin(z), delta * _sinc(z), delta * np.sin(z / 2) * _sinc(z / 2)
+
+
+def _require_keys(given: Any, keys: Iterable[str], who: str) -> None:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{who} must be a dict with the keys {', '.join(map(repr, keys))}, got {type(given).__name__}")
+    if set(given) != set(keys):
+        raise ValueError(f"{who} has the keys {', '.join(map(repr, given))}; expected {', '.join(map(repr, keys))}")
 
 
 def _pairs(h: Array) -> tuple[Array, Array]:
