@@ -45,9 +45,11 @@ static int run(const char* name, bool is_double) {
   };
 #define TRY(f) \
   if (is(#f)) return in_both([](auto x) { return f32::f(x); }, [](auto x) { return f64::f(x); })
-#define TRY_BOTH(f) \
-  TRY(f##_value);   \
-  TRY(f##_slope)
+#define TRY_BOTH(f)                                                           \
+  TRY(f##_value);                                                             \
+  if (is(#f "_slope"))                                                        \
+  return in_both([](auto x) { return f32::f##_slope(x, f32::f##_value(x)); }, \
+                 [](auto x) { return f64::f##_slope(x, f64::f##_value(x)); })
   TRY(exponential);
   TRY(log_one_plus);
   TRY(softplus);
