@@ -15,8 +15,9 @@
 namespace grilly {
 namespace {
 
-// Long enough to bridge the gap between two plans of a step, short enough to leave a shared core to others.
-constexpr auto kSpin = std::chrono::microseconds(20);
+// About what waking a thread takes: long enough to bridge the gap between two steps of a loop with little else in it, short
+// enough to leave a shared core to others.
+constexpr auto kSpin = std::chrono::microseconds(50);
 
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
