@@ -15,8 +15,8 @@
 namespace grilly {
 namespace {
 
-// About what waking a thread takes: long enough to bridge the gap between two steps of a loop with little else in it, short
-// enough to leave a shared core to others.
+// About what waking a thread takes: long enough to bridge the gap between two steps of a loop with little else in it,
+// short enough to leave a shared core to others.
 constexpr auto kSpin = std::chrono::microseconds(50);
 
 void relax() {
