@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,24 @@ def test_a_step_is_one_kernel_run_for_everything(device: str) -> None:
     after = grilly_optim.counters(device)
     assert after["dispatches"] - before["dispatches"] == 1
     assert after["submits"] - before["submits"] == int(device.startswith("vulkan"))
+
+
+@pytest.mark.parametrize("pause", [0, 1e-3])
+def test_a_model_that_is_worth_waking_threads_for(pause: float, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they sleep or not, and whoever does it: the same bits, and one kernel run for each step."""
+    monkeypatch.setenv("GRILLY_THREADS", "3")
+    ends = []
+    for where in ("numpy", device):
+        model = Tensors({"A": (400, 500), "B": (300, 400)}, dtype=np.float32)
+        optimizer, gradients = HL(model, device=where), model.drawn_gradients(np.random.default_rng(2))
+        before = grilly_optim.counters(where)["dispatches"]
+        for _ in range(4):
+            time.sleep(pause)
+            optimizer.step(gradients)
+        assert grilly_optim.counters(where)["dispatches"] == before + 4
+        ends.append(list(model.w.values()))
+    for a, b in zip(*ends, strict=True):
+        assert_bits(a, b)
 
 
 def test_gradients_that_fit_are_looked_at_by_the_engine_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -436,6 +436,7 @@ PYBIND11_MODULE(_core, m) {
       .def_property(
           "strength", [](const PyPlan& p) { return p.plan->strength; },
           [](PyPlan& p, double strength) { p.plan->strength = strength; })
+      .def("expect_run", [](PyPlan& p) { p.plan->expect_run(); })
       .def("guard", &PyPlan::guard, py::arg("arrays"))
       .def("read_state",
            [](PyPlan& p, const std::string& field, std::size_t parameter, const py::array& to) {

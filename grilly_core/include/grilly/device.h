@@ -104,6 +104,9 @@ class Plan {
   virtual void read_state(std::size_t field, std::size_t segment, void* to) = 0;
   virtual void write_state(std::size_t field, std::size_t segment, const void* from) = 0;
 
+  // A run will come soon: what it needs of the device may be made ready while its caller is still at work.
+  virtual void expect_run() {}
+
   std::uint64_t span() const;  // global elements, gaps for alignment included
   std::uint64_t active_elements() const;
 

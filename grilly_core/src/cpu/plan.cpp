@@ -66,6 +66,13 @@ void CpuPlan::write_state(std::size_t field, std::size_t segment, const void* fr
   std::memcpy(state(field, segment), from, segments[segment].elements * size_of(precision));
 }
 
+// Wakes the threads that a run would wake: a job of nothing, which is over before they are there.
+void CpuPlan::expect_run() {
+  if (threads_ == 1 || span() < kWakeElements) return;
+  Pool::of(threads_).run(
+      {.work = [](void*, std::uint64_t) {}, .context = nullptr, .chunks = 1, .backwards = false, .worth_waking = true});
+}
+
 bool CpuPlan::update() {
   const std::uint64_t elements = active_elements();
   if (elements == 0) return false;

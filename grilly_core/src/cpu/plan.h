@@ -30,6 +30,7 @@ class CpuPlan final : public Plan {
           std::vector<Segment> segments);
   void read_state(std::size_t field, std::size_t segment, void* to) override;
   void write_state(std::size_t field, std::size_t segment, const void* from) override;
+  void expect_run() override;
   bool update();                // false: nothing to do
   bool add_up(Totals& totals);  // the pass with sums; false: nothing to do
   void decide(std::span<double> numbers) const { loops_.decide(numbers.data()); }

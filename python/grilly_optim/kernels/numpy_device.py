@@ -85,6 +85,9 @@ class NumpyPlan:
         self._make(*self._rule.part_fields)
         self._keeps = self._rule.made_of is not None
 
+    def expect_run(self) -> None:
+        """A run will come soon, for which there is nothing to make ready here."""
+
     def guard(self, arrays: Sequence[Array]) -> None:
         """Name the parameters that a step may change while another parameter's gradient is still to be read."""
         self._guarded = sorted(byte_bounds(a) for a in arrays if a.size)

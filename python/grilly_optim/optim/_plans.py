@@ -110,6 +110,11 @@ class Plans:
         self._norms: list[Launch] | None = None
         self.sketch: Any = None
 
+    def expect_run(self) -> None:
+        """A step will come soon: let threads wake up while Python looks at what has come."""
+        for plan in self._engine_plans:
+            plan.expect_run()
+
     def by_member(self) -> dict[int, tuple[Launch, int]]:
         """For each parameter its launch, and which of that launch's members it is."""
         return {i: (launch, k) for launch in self.launches for k, i in enumerate(launch.members)}

@@ -241,6 +241,7 @@ class HL:
         return [model.own_gradients() if own is None else own for model, own in zip(self._models, each, strict=False)]
 
     def _step(self, each: list[Any]) -> None:
+        self._plans.expect_run()
         rows = self._rows()
         each = for_each(each, len(self._models))  # another thread may have added a model
         by_launch = [[rows[k] for k in own] for own in self._plans.groups]
