@@ -48,6 +48,20 @@ class Hooks:
             hook(optimizer, (), dict(arguments))
 
 
+class Hooked:
+    """Somebody whose steps may have hooks."""
+
+    _hooks: Hooks
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Handle:
+        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ``(args, kwargs)``."""
+        return self._hooks.add(self._hooks.pre, hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> Handle:
+        """Call ``hook(optimizer, args, kwargs)`` after each step."""
+        return self._hooks.add(self._hooks.post, hook)
+
+
 def _replaced(result: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """What a pre-hook gave instead; an argument that it leaves out is None."""
     if isinstance(result, tuple) and len(result) == 2:

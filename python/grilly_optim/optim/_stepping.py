@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from grilly_optim.kernels.philox import Draw
 from grilly_optim.optim import _past
 from grilly_optim.optim._groups import Groups
-from grilly_optim.optim._hooks import Handle, Hooks
+from grilly_optim.optim._hooks import Hooked, Hooks
 from grilly_optim.optim._parameters import Group
 from grilly_optim.optim._past import Pasts
 from grilly_optim.optim._plans import Rows
@@ -17,7 +17,7 @@ from grilly_optim.optim._state import StateDict, checked_state, snapshot
 from grilly_optim.optim._turns import in_turn
 
 
-class Stepping(Groups):
+class Stepping(Groups, Hooked):
     """Groups whose parameters take steps."""
 
     def __init__(self, params: Any, defaults: Group, device: str | None) -> None:
@@ -111,16 +111,6 @@ class Stepping(Groups):
                         launch.write_state(field, k, arrays[i][self.STATE_NAMES[field]])
         self._take(groups, options, plans, pasts)
         self._take_own_state(own)
-
-    # Hooks.
-
-    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ``(args, kwargs)``."""
-        return self._hooks.add(self._hooks.pre, hook)
-
-    def register_step_post_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(optimizer, args, kwargs)`` after each step."""
-        return self._hooks.add(self._hooks.post, hook)
 
     def _shown(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """What a group looks like to people."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from grilly_optim.optim._hl_groups import OPTIONS, as_groups, called, checked_gr
 from grilly_optim.optim._hl_models import XI, Model
 from grilly_optim.optim._hl_rule import HL_RULE
 from grilly_optim.optim._hl_state import Costates, as_like, saved_costates, saved_parts
-from grilly_optim.optim._hooks import Handle, Hooks
+from grilly_optim.optim._hooks import Hooked, Hooks
 from grilly_optim.optim._options import STEADY, Options, real, take_options
 from grilly_optim.optim._plans import REFUSED, Plans, Rows
 from grilly_optim.optim._turns import Turns, in_turn
@@ -30,7 +30,7 @@ WATCHED = 2 + len(OPTIONS)  # values of a group
 _waking = threading.RLock()
 
 
-class HL:
+class HL(Hooked):
     r"""Hamiltonian Learning: weights follow costates, which gather gradients of a Hamiltonian forward in time.
 
     A model with the state h, its velocity dh and the time step delta has a costate p for its state ("xi") and for every
@@ -499,16 +499,6 @@ class HL:
                     vars(self).update(vars(made))
                     del self._saved
             return object.__getattribute__(self, name)
-
-    # Hooks.
-
-    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(optimizer, args, kwargs)`` before each step; it may return new ``(args, kwargs)``."""
-        return self._hooks.add(self._hooks.pre, hook)
-
-    def register_step_post_hook(self, hook: Callable[..., Any]) -> Handle:
-        """Call ``hook(optimizer, args, kwargs)`` after each step."""
-        return self._hooks.add(self._hooks.post, hook)
 
     def __repr__(self) -> str:
         groups = "".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ ACTIVATIONS = ("tanh", "linear")
 _SLOPE = [(-1) ** k * 2 * k / math.factorial(2 * k + 1) for k in range(9, 0, -1)]
 
 
-class Recurrent:
+class Recurrent(ABC):
     """What the models share: a state that is carried along, a readout, the two kinds of locality, and snapshots.
 
     A model belongs to one thread at a time. It can be pickled and copied.
@@ -193,11 +194,11 @@ class Recurrent:
     def _taken(self, numbers: Any, shape: tuple[int, ...], who: str) -> Array:
         return conformed(numbers, np.empty(shape, self.dtype), who)
 
-    def _advance(self, h: Array, u: Array) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def _advance(self, h: Array, u: Array) -> Array: ...
 
-    def _pull(self, q: Array) -> tuple[Array, dict[str, Array]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _pull(self, q: Array) -> tuple[Array, dict[str, Array]]: ...
 
     def __repr__(self) -> str:
         return (
